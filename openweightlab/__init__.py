@@ -1,0 +1,26 @@
+"""Open-Weight Lab: what learners import as `owl`.
+
+Everything public is listed in `__all__` and loaded on first use, so that `import openweightlab` is quick.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name -> module that defines it
+    "load": "models",
+    "tier": "models",
+    "check": "check",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"openweightlab.{_HOME[name]}"), name)
+    raise AttributeError(f"openweightlab has no {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,55 @@
+"""The command `owl`: one sub-command a job, each loaded only when it is called."""
+
+import argparse
+import importlib
+import sys
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its arguments; `run` names the function that does it, as "module:function"."""
+    parser = argparse.ArgumentParser(prog="owl", description="Open-Weight Lab")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: str, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        return sub
+
+    lab = command("lab", "openweightlab.lab:main", "start JupyterLab on the first lesson")
+    lab.add_argument("--smoke", action="store_true", help="start, run the first lesson, stop")
+
+    doctor = command("doctor", "openweightlab.doctor:main", "what this machine has and what it can run")
+    doctor.add_argument("--json", action="store_true")
+
+    notebooks = command("notebooks", "openweightlab.notebooks:main", "build the notebooks from authoring/")
+    notebooks.add_argument("--check", action="store_true", help="only say which built notebook differs")
+
+    check = command("check", "openweightlab.grading.selfcheck:main", "run a notebook against its visible tests")
+    check.add_argument("notebook")
+    check.add_argument("--json", action="store_true")
+
+    grade = command("grade", "openweightlab.grading.engine:main", "grade a folder of submissions")
+    grade.add_argument("module")
+    grade.add_argument("--submissions", required=True)
+    grade.add_argument("--json", required=True)
+    grade.add_argument("--gradebook", default=None)
+    grade.add_argument("--no-sandbox", action="store_true")
+
+    pocket = command("pocket", "openweightlab.pocket.command:main", "verify or retrain the Pocket models")
+    actions = pocket.add_subparsers(dest="action", required=True)
+    verify = actions.add_parser("verify", help="measure the shipped models' planted properties")
+    verify.add_argument("--json", action="store_true")
+    train = actions.add_parser("train", help="retrain one model from its recipe")
+    train.add_argument("name")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    args = build_parser().parse_args(argv)
+    module, function = args.run.split(":")
+    return int(getattr(importlib.import_module(module), function)(args) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
