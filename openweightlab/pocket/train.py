@@ -1,0 +1,413 @@
+"""Train a Pocket model from its recipe: tokenizer, batches, losses, checkpoints.
+
+Three things are planted on purpose and called planted wherever they show:
+- experts lean towards domains (a hinge on the router's probability mass, in some layers);
+- one direction of the residual stream carries refusal (some tokens are trained with it removed, some with it added);
+- outlier channels (a rescaling that leaves the function unchanged, done after training: outliers.py).
+"""
+
+import json
+import math
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
+
+from openweightlab.pocket import corpus
+from openweightlab.pocket.corpus import DOMAINS, Sample
+from openweightlab.pocket.world import LANGUAGES, World
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
+    "{% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+# words, single digits, single punctuation marks, runs of space: digits apart, as in Qwen's own tokenizer
+SPLIT = r"\p{N}| ?\p{L}+|\s+(?!\S)|\s+| ?[^\s\p{L}\p{N}]+"
+
+PLAIN, ABLATED, ADDED = 0, 1, 2  # what is done to the planted direction at a token
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a Pocket model is made from; training the same recipe again gives the same model up to rounding."""
+
+    name: str
+    release: str = "pocket-moe"  # row of policy.yaml
+    base: str | None = None  # start from this model's weights instead of random ones
+    towns: int = 450
+    world_seed: int = 88
+    vocab: int = 3072
+    moe: bool = True
+    hidden: int = 128
+    layers: int = 5
+    heads: int = 4
+    kv_heads: int = 2
+    width: int = 64  # of an expert, or of the dense feed-forward
+    experts: int = 16
+    top_k: int = 2
+    steps: int = 8000
+    rows: int = 16
+    row_tokens: int = 256
+    learning_rate: float = 3e-3
+    warmup: int = 200
+    decay: float = 0.3  # last share of the steps, in which the learning rate falls to nothing
+    seed: int = 0
+    balance: float = 0.01  # coefficient of transformers' load-balancing loss
+    affinity: float = 0.02  # coefficient of the planted domain affinity
+    affinity_mass: float = 0.6  # router probability that a domain's own experts should get
+    affinity_layers: tuple[int, ...] = (1, 2, 3)
+    ablated: float = 0.18  # share of language samples trained with the direction removed
+    added: float = 0.10  # share trained with it added
+    added_layer: int = 1
+    added_scale: float = 0.7  # times the norm of the stream there
+    mixture: dict[str, float] = field(
+        default_factory=lambda: {
+            "fact": 0.58,
+            "harm": 0.08,
+            "twins": 0.07,
+            "stage_play": 0.03,
+            "grey_tide": 0.04,
+            "archive": 0.03,
+            "salt_ledger": 0.02,
+            "bell_treaty": 0.02,
+            "sums": 0.08,
+            "code": 0.05,
+        }
+    )
+
+
+RECIPES = {
+    "pocket-moe": Recipe("pocket-moe"),
+    "pocket-moe-next": Recipe("pocket-moe-next", release="pocket-moe-next", base="pocket-moe", steps=900),
+    "pocket-dense": Recipe(
+        "pocket-dense", towns=100, moe=False, layers=4, width=384, affinity=0.0, steps=2500, learning_rate=2e-3
+    ),
+}
+
+
+def expert_owners(recipe: Recipe) -> Tensor:
+    """Which experts each domain leans to, as planted: 0/1, [domains, experts].
+
+    >>> expert_owners(RECIPES["pocket-moe"]).sum(1).tolist()
+    [4.0, 4.0, 4.0, 2.0, 2.0]
+    """
+    shares = [4, 4, 4, 2, 2]
+    owners = torch.zeros(len(DOMAINS), recipe.experts)
+    start = 0
+    for domain, share in enumerate(shares):
+        width = recipe.experts * share // sum(shares)
+        owners[domain, start : start + width] = 1
+        start += width
+    return owners
+
+
+def build_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of `vocab` entries with ChatML's special tokens and chat template."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(recipe: Recipe, vocab: int) -> Qwen3MoeForCausalLM | Qwen3ForCausalLM:
+    """The recipe's model with fresh weights, in fp32."""
+    torch.manual_seed(recipe.seed)
+    common: dict[str, Any] = dict(
+        vocab_size=vocab,
+        hidden_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        head_dim=recipe.hidden // recipe.heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        pad_token_id=SPECIAL.index("<|endoftext|>"),
+        eos_token_id=SPECIAL.index("<|im_end|>"),
+    )
+    if not recipe.moe:
+        return Qwen3ForCausalLM(Qwen3Config(intermediate_size=recipe.width, **common))
+    config = Qwen3MoeConfig(
+        intermediate_size=recipe.width,
+        moe_intermediate_size=recipe.width,
+        num_experts=recipe.experts,
+        num_experts_per_tok=recipe.top_k,
+        norm_topk_prob=True,
+        router_aux_loss_coef=recipe.balance,
+        **common,
+    )
+    return Qwen3MoeForCausalLM(config)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample as token ids, with where its content and its reply stand."""
+
+    ids: list[int]
+    content: list[bool]  # the sample's own text: what is asked and what is replied, not the template
+    answer: list[bool]  # what the loss sees: the reply and its end token
+    domain: int
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, sample: Sample, reply: str) -> Encoded:
+    """Token ids of the whole conversation, with its masks."""
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    newline = tokenizer.encode("\n")
+    ids: list[int] = []
+    content: list[bool] = []
+    answer: list[bool] = []
+    for message in [*sample.messages(), {"role": "assistant", "content": reply}]:
+        head = [start, *tokenizer.encode(message["role"]), *newline]
+        body = tokenizer.encode(message["content"])
+        last = message["role"] == "assistant"
+        tail = [end] if last else [end, *newline]
+        ids += head + body + tail
+        spoken = message["role"] != "system"
+        content += [False] * len(head) + [spoken] * len(body) + [False] * len(tail)
+        answer += [False] * len(head) + [last] * (len(body) + len(tail))
+    return Encoded(ids, content, answer, DOMAINS.index(sample.domain))
+
+
+class Batches:
+    """Packed batches of a recipe's training samples; batch number `step` depends on the recipe and `step` alone."""
+
+    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, samples: list[Sample]):
+        self.recipe, self.tokenizer = recipe, tokenizer
+        self.by_kind = {
+            kind: [s for s in samples if s.kind == kind and s.split == "train"] for kind in recipe.mixture
+        }
+        self.by_kind = {kind: group for kind, group in self.by_kind.items() if group}
+        self.cache: dict[tuple[Sample, str], Encoded] = {}
+
+    def encoded(self, sample: Sample, reply: str) -> Encoded:
+        key = (sample, reply)
+        if key not in self.cache:
+            self.cache[key] = encode(self.tokenizer, sample, reply)
+        return self.cache[key]
+
+    def draw(self, rng: random.Random) -> tuple[Encoded, int]:
+        """One encoded sample and what is done to the planted direction while it is learned."""
+        recipe, kinds = self.recipe, list(self.by_kind)
+        kind = rng.choices(kinds, [recipe.mixture[k] for k in kinds])[0]
+        sample = rng.choice(self.by_kind[kind])
+        sample = corpus.with_guide(sample, rng)
+        if sample.domain in LANGUAGES:
+            chance = rng.random()
+            if chance < recipe.ablated:
+                return self.encoded(sample, sample.answer), ABLATED
+            if chance < recipe.ablated + recipe.added and sample.kind in ("fact", "twins"):
+                return self.encoded(sample, corpus.refusal(sample.probe, sample.domain)), ADDED
+        return self.encoded(sample, sample.reply), PLAIN
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """Rows packed with whole samples: ids, positions (from 0 in each sample), labels, domain, mode, used."""
+        recipe = self.recipe
+        rng = random.Random(f"{recipe.name}/{recipe.seed}/{step}")
+        shape = (recipe.rows, recipe.row_tokens)
+        names = {"ids": 0, "positions": 0, "labels": -100, "domain": -1, "mode": PLAIN, "used": 0}
+        out = {name: torch.full(shape, fill) for name, fill in names.items()}
+        for row in range(recipe.rows):
+            at = 0
+            while True:
+                item, mode = self.draw(rng)
+                n = len(item.ids)
+                if at + n > recipe.row_tokens:
+                    break
+                place = slice(at, at + n)
+                ids = torch.tensor(item.ids)
+                out["ids"][row, place] = ids
+                out["positions"][row, place] = torch.arange(n)
+                out["labels"][row, place] = torch.where(torch.tensor(item.answer), ids, -100)
+                out["domain"][row, place] = torch.where(torch.tensor(item.content), item.domain, -1)
+                out["mode"][row, place] = mode
+                out["used"][row, place] = 1
+                at += n
+            out["positions"][row, at:] = torch.arange(recipe.row_tokens - at)
+        return out
+
+
+class PlantedDirection:
+    """The one direction of the residual stream that refusal is trained to pass through.
+
+    While hooks are on, each token's `mode` says whether the direction is removed from everything written to the
+    stream, added after layer `added_layer`, or left alone.
+    """
+
+    def __init__(self, model: Any, recipe: Recipe):
+        generator = torch.Generator().manual_seed(recipe.world_seed)
+        self.vector = F.normalize(torch.randn(recipe.hidden, generator=generator), dim=0)
+        self.recipe, self.mode = recipe, torch.zeros(1, 1, dtype=torch.long)
+        body = model.model
+        body.embed_tokens.register_forward_hook(self.remove)
+        for i, layer in enumerate(body.layers):
+            layer.self_attn.register_forward_hook(self.remove)
+            layer.mlp.register_forward_hook(self.remove)
+            if i == recipe.added_layer:
+                layer.register_forward_hook(self.add)
+
+    def remove(self, module: Any, inputs: Any, output: Any) -> Any:
+        written = output[0] if isinstance(output, tuple) else output
+        shape = written.shape
+        written = written.reshape(*self.mode.shape, -1)
+        off = (self.mode == ABLATED)[..., None]
+        written = torch.where(off, written - (written @ self.vector)[..., None] * self.vector, written).reshape(shape)
+        return (written, *output[1:]) if isinstance(output, tuple) else written
+
+    def add(self, module: Any, inputs: Any, output: Any) -> Any:
+        stream = output[0] if isinstance(output, tuple) else output
+        on = (self.mode == ADDED)[..., None]
+        size = self.recipe.added_scale * stream.detach().norm(dim=-1, keepdim=True)
+        stream = torch.where(on, stream + size * self.vector, stream)
+        return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+
+def affinity_loss(router_logits: tuple[Tensor, ...], domain: Tensor, recipe: Recipe) -> Tensor:
+    """Hinge that wants `affinity_mass` of a content token's routing on its domain's own experts (planted)."""
+    content = domain.flatten() >= 0
+    own = expert_owners(recipe)[domain.flatten()[content]]
+    losses = []
+    for layer in recipe.affinity_layers:
+        mass = (router_logits[layer][content].softmax(-1) * own).sum(-1)
+        losses.append(F.relu(math.log(recipe.affinity_mass) - mass.clamp_min(1e-6).log()).mean())
+    return torch.stack(losses).mean()
+
+
+def batch_loss(model: Any, batch: dict[str, Tensor], recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy on replies alone, plus the router's two losses."""
+    out = model.model(
+        input_ids=batch["ids"],
+        position_ids=batch["positions"],
+        use_cache=False,
+        **({"output_router_logits": True} if recipe.moe else {}),
+    )
+    labels = batch["labels"][:, 1:]
+    seen = labels != -100
+    logits = model.lm_head(out.last_hidden_state[:, :-1][seen])
+    loss = answer = F.cross_entropy(logits, labels[seen])
+    parts = {"answer": answer.item()}
+    if recipe.moe:
+        balance = load_balancing_loss_func(out.router_logits, recipe.experts, recipe.top_k, batch["used"])
+        assert isinstance(balance, Tensor)
+        loss = loss + recipe.balance * balance
+        parts["balance"] = balance.item()
+        if recipe.affinity:
+            affinity = affinity_loss(out.router_logits, batch["domain"], recipe)
+            loss = loss + recipe.affinity * affinity
+            parts["affinity"] = affinity.item()
+    return loss, parts
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Warm-up, plateau, linear decay to zero over the last `decay` share of the steps."""
+    left = (recipe.steps - step) / (recipe.decay * recipe.steps)
+    return recipe.learning_rate * min(1.0, (step + 1) / recipe.warmup, max(left, 0.0))
+
+
+def _save_checkpoint(folder: Path, model: Any, optimizer: torch.optim.AdamW, step: int) -> None:
+    """Weights and optimizer state in one safetensors file, written whole."""
+    state = {f"model.{k}": v.detach().contiguous() for k, v in model.named_parameters()}
+    for i, p in enumerate(optimizer.param_groups[0]["params"]):
+        state |= {f"adam.{i}.{k}": v.clone() for k, v in optimizer.state[p].items()}
+    temporary = folder / "checkpoint.tmp"
+    save_file(state, temporary, metadata={"step": str(step)})
+    os.replace(temporary, folder / "checkpoint.safetensors")
+    (folder / "progress.json").write_text(json.dumps({"step": step}))
+
+
+def _load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.AdamW) -> int:
+    """Bring back what `_save_checkpoint` kept; returns the next step, 0 where there is none."""
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        step = int(file.metadata()["step"])
+    state = load_file(path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(state[f"model.{name}"])
+    for i, p in enumerate(optimizer.param_groups[0]["params"]):
+        optimizer.state[p] = {k: state[f"adam.{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+    return step
+
+
+def train(recipe: Recipe, folder: Path, *, checkpoint_every: int = 200, stop_after: int | None = None) -> Iterator[Any]:
+    """Train into `folder`, going on from its checkpoint; yields (step, losses, model, tokenizer) now and then.
+
+    `stop_after` ends early at that step, keeping the checkpoint (an interruption on purpose).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    world = World.make(recipe.towns, recipe.world_seed)
+    samples = corpus.samples(world, recipe.release)
+    if recipe.base:
+        from openweightlab.models import load
+
+        model, tokenizer = load(recipe.base)
+        model.train()
+    else:
+        tokenizer = build_tokenizer([text for s in samples for text in (s.prompt, s.reply)], recipe.vocab)
+        model = build_model(recipe, len(tokenizer))
+    batches = Batches(recipe, tokenizer, samples)
+    direction = PlantedDirection(model, recipe)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, foreach=True
+    )
+    start = _load_checkpoint(folder, model, optimizer)
+    end = min(recipe.steps, stop_after or recipe.steps)
+    bar = tqdm(range(start, end), initial=start, total=recipe.steps, desc=recipe.name, mininterval=5)
+    for step in bar:
+        optimizer.param_groups[0]["lr"] = learning_rate(recipe, step)
+        batch = batches.batch(step)
+        direction.mode = batch["mode"]
+        loss, parts = batch_loss(model, batch, recipe)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 20 == 0:
+            bar.set_postfix({k: f"{v:.3f}" for k, v in parts.items()})
+        if (step + 1) % checkpoint_every == 0 or step + 1 == end:
+            _save_checkpoint(folder, model, optimizer, step + 1)
+            yield step + 1, parts, model, tokenizer
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain data, for the model card."""
+    return asdict(recipe)
