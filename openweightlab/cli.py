@@ -17,12 +17,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     lab = command("lab", "openweightlab.lab:main", "start JupyterLab on the first lesson")
     lab.add_argument("--smoke", action="store_true", help="start, run the first lesson, stop")
+    lab.add_argument("--instructor", action="store_true", help="with nbgrader's formgrader and course tools")
 
     doctor = command("doctor", "openweightlab.doctor:main", "what this machine has and what it can run")
     doctor.add_argument("--json", action="store_true")
 
     notebooks = command("notebooks", "openweightlab.notebooks:main", "build the notebooks from authoring/")
     notebooks.add_argument("--check", action="store_true", help="only say which built notebook differs")
+    notebooks.add_argument("--diff", action="store_true", help="the same, and show how")
 
     check = command("check", "openweightlab.grading.selfcheck:main", "run a notebook against its visible tests")
     check.add_argument("notebook")

@@ -1,0 +1,1 @@
+"""From text to notebooks: reading a source, its rules, and the release to students."""
