@@ -12,13 +12,24 @@ _HOME = {  # public name -> module that defines it
     "load": "models",
     "tier": "models",
     "check": "check",
+    "predict": "lens.predictions",
+    "reveal": "lens.predictions",
+    "quiz": "lens.quizzes",
+    "next_token": "lens.nexttoken",
+    "claims": "data.claims",
+    "claims_board": "lens.board",
 }
-__all__ = sorted(_HOME)
+_PARTS = ("lens", "measure")  # sub-packages that lessons call by name: owl.lens.show(…)
+__all__ = sorted([*_HOME, *_PARTS])
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(f"openweightlab.{_HOME[name]}"), name)
+        value = getattr(import_module(f"openweightlab.{_HOME[name]}"), name)
+        globals()[name] = value  # importing openweightlab.check leaves the module under this name
+        return value
+    if name in _PARTS:
+        return import_module(f"openweightlab.{name}")
     raise AttributeError(f"openweightlab has no {name!r}; it has {', '.join(__all__)}")
 
 

@@ -1,0 +1,25 @@
+"""Seeing: figures, cards, self-checks, predictions and widgets of the lessons."""
+
+from openweightlab.lens.board import claims_board
+from openweightlab.lens.figures import COLOURS, show, style
+from openweightlab.lens.nexttoken import chat_ids, coast_prompts, distribution, next_logits, next_token
+from openweightlab.lens.predictions import predict, reveal
+from openweightlab.lens.quizzes import quiz
+from openweightlab.lens.tokens import piece, show_tokens
+
+__all__ = [
+    "COLOURS",
+    "chat_ids",
+    "claims_board",
+    "coast_prompts",
+    "distribution",
+    "next_logits",
+    "next_token",
+    "piece",
+    "predict",
+    "quiz",
+    "reveal",
+    "show",
+    "show_tokens",
+    "style",
+]

@@ -1,0 +1,1 @@
+"""Facts that the course quotes, with their sources and dates."""

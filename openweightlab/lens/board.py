@@ -1,0 +1,79 @@
+"""The claims board: what the press says, then what was found about it."""
+
+from html import escape
+
+from openweightlab.data.claims import VERDICTS, Claim, checked, claims
+from openweightlab.lens.frontend import show_html
+
+MARKS = {  # verdict -> sign and colour (Okabe-Ito): the sign alone says it, too
+    "supported": ("✓", "#009E73"),
+    "corrected": ("≈", "#0072B2"),
+    "contradicted": ("✗", "#D55E00"),
+    "unverified": ("?", "#777777"),
+    "opinion": ("❝", "#777777"),
+}
+KINDS = {"primary": "primary", "copy": "copy of the primary", "secondary": "secondary"}
+
+
+def claims_board(*, verdicts: bool = False) -> None:
+    """Show the board's claims, numbered from 1; with verdicts=True also what was found, with sources and dates."""
+    board = claims()
+    rows = "".join(_row(number, claim, verdicts) for number, claim in enumerate(board, 1))
+    foot = (
+        f"Sources last read on {checked()}."
+        if verdicts
+        else "What do you think of each? The verdicts come below."
+    )
+    plain = "\n".join(
+        f"{number}. {claim['text']}"
+        + (f" [{VERDICTS[claim['verdict']]}] {claim['because']}" if verdicts else "")
+        for number, claim in enumerate(board, 1)
+    )
+    html = (
+        f'<div style="max-width:700px;line-height:1.45">{rows}<p style="opacity:.75">{escape(foot)}</p></div>'
+    )
+    show_html(html, f"{plain}\n{foot}")
+
+
+def settled(claim: Claim) -> str:
+    """How a claim is settled, in the board's words.
+
+    >>> settled({"settled_by": "measurement", "module": "01"})
+    'measured here (module 01)'
+    """
+    words = {"source": "a primary source settles it", "opinion": "opinion"}
+    return words.get(claim["settled_by"]) or f"measured here (module {claim['module']})"
+
+
+def _row(number: int, claim: Claim, verdicts: bool) -> str:
+    """One claim: its text, who said it, and on demand what was found."""
+    head = (
+        f"<div><b>{number}.</b> “{escape(claim['text'])}”</div>"
+        f'<div style="opacity:.75;font-size:90%">{escape(claim["said"])}</div>'
+    )
+    sign, colour = MARKS[claim["verdict"]] if verdicts else ("", "#999999")
+    found = _found(claim, sign) if verdicts else ""
+    return f'<div style="border-left:5px solid {colour};padding:4px 12px;margin:10px 0">{head}{found}</div>'
+
+
+def _found(claim: Claim, sign: str) -> str:
+    """The verdict, the reason, and folded away the facts and the sources."""
+    facts = list(claim["facts"])
+    facts += [f"The best case {side}: {text}" for side, text in claim.get("best_case", {}).items()]
+    facts += [f"Not read: {claim['unread']}"] if "unread" in claim else []
+    facts += [f"Say instead: {claim['say_instead']}"]
+    sources = "".join(_source(source) for source in claim["sources"])
+    return (
+        f'<div style="margin-top:4px"><b>{sign} {escape(VERDICTS[claim["verdict"]])}</b> · '
+        f"{escape(settled(claim))}</div><div>{escape(claim['because'])}</div>"
+        f"<details><summary>Facts and sources of claim: {escape(claim['id'])}</summary><ul>"
+        + "".join(f"<li>{escape(fact)}</li>" for fact in facts)
+        + f"</ul><ul>{sources}</ul></details>"
+    )
+
+
+def _source(source: dict[str, object]) -> str:
+    kind = KINDS[str(source["kind"])] + ("" if source["read"] else ", not opened")
+    note = f" ({escape(str(source['note']))})" if "note" in source else ""
+    url = escape(str(source["url"]), quote=True)
+    return f'<li>{kind}: <a href="{url}" target="_blank" rel="noopener">{url}</a>{note}</li>'
