@@ -1,5 +1,6 @@
 """From solution to exercise: nbgrader's generate_assignment, and a search for solutions that got through."""
 
+import logging
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -45,10 +46,24 @@ def _generate(config_file: Path, course: Path, module: str) -> None:
     config.CourseDirectory.update({"root": str(course), "assignment_id": module})
     config.CourseDirectory.update({"source_directory": "solutions", "release_directory": "exercises"})
     config.CourseDirectory.db_url = f"sqlite:///{course / 'gradebook.db'}"
+    converter = GenerateAssignment(coursedir=CourseDirectory(config=config), config=config)
+    words = _Errors(logging.ERROR)
+    converter.log.addHandler(words)
     try:
-        GenerateAssignment(coursedir=CourseDirectory(config=config), config=config).start()
+        converter.start()
     except NbGraderException as error:
-        raise RuntimeError(f"nbgrader makes no exercise of {module}: {error}") from error
+        raise RuntimeError(f"nbgrader makes no exercise of {module}: {words.heard or error}") from error
+    finally:
+        converter.log.removeHandler(words)
+
+
+class _Errors(logging.Handler):
+    """Keeps what nbgrader says before it gives up; its exception only says "see above"."""
+
+    heard = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard = f"{self.heard}\n{record.getMessage()}".strip()
 
 
 def solution_regions(notebook: NotebookNode) -> dict[str, str]:

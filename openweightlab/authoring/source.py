@@ -163,8 +163,9 @@ def cell_ids(cells: list[NotebookNode]) -> list[str]:
 
 
 def _slug(heading: str) -> str:
-    """A heading as an identifier: "Q0.1 · Count the parameters" becomes "q0-1-count-the-parameters"."""
-    plain = unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode().lower()
+    """A heading as an identifier: "Q0.1 · Count them · 3 points · …" becomes "q0-1-count-them"."""
+    parts = " ".join(heading.split(" · ")[:2])
+    plain = unicodedata.normalize("NFKD", parts).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or "section"
 
 
