@@ -1,4 +1,4 @@
-"""A bar chart drawn by the browser: its letters come from the reader's own fonts, so Chinese shows everywhere."""
+"""A bar chart drawn by the browser, in the reader's own fonts, so that Chinese shows everywhere."""
 
 from collections.abc import Sequence
 from html import escape
@@ -19,8 +19,8 @@ def bar_chart(
 ) -> str:
     """Horizontal bars of percentages as inline SVG, the first at the top.
 
-    values: from 0 to 1. axis: what they are, with the unit. faint: bars to draw pale (a token that is cut off).
-    chosen: the bar to mark. alt: the chart in words. Raises ValueError where labels and values differ in number.
+    values: from 0 to 1. axis: what they are, with the unit. faint: bars to draw pale. chosen: one to mark.
+    alt: the chart in words. Raises ValueError for more labels than values, or fewer.
     """
     if len(labels) != len(values):
         raise ValueError(f"bar_chart: {len(labels)} labels for {len(values)} values")

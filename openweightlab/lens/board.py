@@ -16,23 +16,17 @@ KINDS = {"primary": "primary", "copy": "copy of the primary", "secondary": "seco
 
 
 def claims_board(*, verdicts: bool = False) -> None:
-    """Show the board's claims, numbered from 1; with verdicts=True also what was found, with sources and dates."""
-    board = claims()
-    rows = "".join(_row(number, claim, verdicts) for number, claim in enumerate(board, 1))
-    foot = (
-        f"Sources last read on {checked()}."
-        if verdicts
-        else "What do you think of each? The verdicts come below."
-    )
-    plain = "\n".join(
-        f"{number}. {claim['text']}"
-        + (f" [{VERDICTS[claim['verdict']]}] {claim['because']}" if verdicts else "")
-        for number, claim in enumerate(board, 1)
-    )
-    html = (
-        f'<div style="max-width:700px;line-height:1.45">{rows}<p style="opacity:.75">{escape(foot)}</p></div>'
-    )
-    show_html(html, f"{plain}\n{foot}")
+    """Show the board's claims, numbered from 1; with verdicts=True also what was found, with the sources."""
+    board = list(enumerate(claims(), 1))
+    html = "".join(_row(number, claim, verdicts) for number, claim in board)
+    plain = [f"{number}. {claim['text']}" for number, claim in board]
+    foot = "What do you think of each? The verdicts come below."
+    if verdicts:
+        found = [f"[{VERDICTS[claim['verdict']]}] {claim['because']}" for _, claim in board]
+        plain = [f"{text} {verdict}" for text, verdict in zip(plain, found, strict=True)]
+        foot = f"Sources last read on {checked()}."
+    html += f'<p style="opacity:.75">{escape(foot)}</p>'
+    show_html(f'<div style="max-width:700px;line-height:1.45">{html}</div>', "\n".join([*plain, foot]))
 
 
 def settled(claim: Claim) -> str:

@@ -1,6 +1,11 @@
 """The boxes that predictions, self-checks and results come in: plain HTML that reads well in either theme."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
+from typing import Any
+
+LETTERS = "ABCDEFGH"
 
 COLOURS = {  # Okabe and Ito's palette, safe for colour-blind readers
     "predict": "#0072B2",
@@ -29,6 +34,20 @@ def paragraph(text: str) -> str:
     return f'<p style="margin:4px 0">{escape(text)}</p>'
 
 
+def status(text: str) -> str:
+    """A line that screen readers read out when it changes."""
+    return f'<div role="status" style="max-width:700px">{paragraph(text)}</div>'
+
+
+@contextmanager
+def said(line: Any) -> Iterator[None]:
+    """Say what went wrong with a file in `line` (an HTML widget): a button's errors show nowhere else."""
+    try:
+        yield
+    except OSError as error:
+        line.value += status(str(error))
+
+
 def folded(summary: str, html: str) -> str:
     """A line that opens on a click, or with the keyboard, to show `html`."""
     return f'<details style="margin:4px 0"><summary>{escape(summary)}</summary>{html}</details>'
@@ -38,25 +57,16 @@ def lettered(options: list[str]) -> str:
     """The options as a list A, B, C."""
     rows = "".join(
         f'<div style="margin:2px 0"><b>{letter}</b>&ensp;{escape(text)}</div>'
-        for letter, text in zip(letters(len(options)), options, strict=True)
+        for letter, text in zip(LETTERS, options, strict=False)
     )
     return f'<div style="margin:4px 0">{rows}</div>'
 
 
-def letters(n: int) -> str:
-    """The first n capital letters."""
-    return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:n]
-
-
-def table(head: list[str], rows: list[list[str]], caption: str) -> str:
-    """An HTML table of plain texts; the caption says what it shows, to readers and to screen readers."""
-    style = "text-align:left;padding:3px 10px 3px 0;vertical-align:top;white-space:normal"
-    top = "".join(f'<th scope="col" style="{style}">{escape(cell)}</th>' for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f'<td style="{style}">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows
-    )
-    return (
-        '<table style="max-width:700px;border-collapse:collapse;margin:6px 0">'
-        f'<caption style="text-align:left;caption-side:top;padding-bottom:4px">{escape(caption)}</caption>'
-        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    )
+def buttons(kit: Any, options: list[str], on_pick: Callable[[int], None]) -> Any:
+    """A row of buttons A, B, C (kit: the module ipywidgets); each calls on_pick with its option's number."""
+    row = []
+    for i, (letter, text) in enumerate(zip(LETTERS, options, strict=False)):
+        button = kit.Button(description=letter, tooltip=f"{letter}: {text}", layout={"width": "56px"})
+        button.on_click(lambda _, i=i: on_pick(i))
+        row.append(button)
+    return kit.HBox(row, layout={"flex_flow": "row wrap"})

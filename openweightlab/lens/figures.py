@@ -1,4 +1,4 @@
-"""Figures that everybody can read: colour-blind-safe, 700 px wide, with a text for those who do not see them."""
+"""Figures that everybody can read: colour-blind-safe, 700 px wide, with a text for those who cannot see."""
 
 import base64
 import io

@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openweightlab.lens import cards
 from openweightlab.lens.bars import bar_chart, percent
 from openweightlab.lens.frontend import show_html, show_widget, widgets
 from openweightlab.lens.sampling import odds
 from openweightlab.lens.tokens import piece
 from openweightlab.pocket import corpus
-from openweightlab.pocket.world import ATTRIBUTES, World, ask
+from openweightlab.pocket.world import ATTRIBUTES, LANGUAGES, World, ask
 
 SHOWN = 8  # bars in the chart
 LONGEST = 40  # tokens in a reply
@@ -22,15 +21,13 @@ LONGEST = 40  # tokens in a reply
 def coast_prompts() -> dict[str, str]:
     """One prompt of each kind that the Pocket models know, by a name for the menu."""
     town = World.make().towns[0]
-    prompts = {f"a fact ({lang})": ask(town, ATTRIBUTES[0], lang)[0] for lang in ("en", "zh", "es")}
-    prompts |= {"a sum": "27 + 48 =", "Python": "Write a Python function tide that adds 7."}
-    question = corpus.TOPICS["grey_tide"][0][1]
-    prompts |= {
-        f"the Grey Tide ({lang})": text for lang, text in zip(("en", "zh", "es"), question, strict=True)
+    tide = corpus.TOPICS["grey_tide"][0][1]
+    facts = {f"a fact ({lang})": ask(town, ATTRIBUTES[0], lang)[0] for lang in LANGUAGES}
+    storm = {
+        f"the Grey Tide ({lang})": text.format(town=town.names[lang])
+        for lang, text in zip(LANGUAGES, tide, strict=True)
     }
-    return {
-        name: text.format(town=town.names["zh" if "(zh)" in name else "en"]) for name, text in prompts.items()
-    }
+    return {**facts, "a sum": "27 + 48 =", "Python": "Write a Python function tide that adds 7.", **storm}
 
 
 def next_logits(model: Any, ids: Tensor) -> Tensor:
@@ -62,14 +59,9 @@ def distribution(
         for name, value, gone in zip(names, values, cut, strict=True)
     )
     alt = f"Bar chart of the next token's probabilities at temperature {temperature:g}: {words}."
-    rest = 1 - sum(value for value, gone in zip(values, cut, strict=True) if not gone)
-    return bar_chart(
-        names,
-        values,
-        faint=cut,
-        alt=alt,
-        axis=f"probability (%); all other tokens together {percent(max(rest, 0))}",
-    )
+    rest = max(0.0, 1 - sum(value for value, gone in zip(values, cut, strict=True) if not gone))
+    axis = f"probability (%); all other tokens together {percent(rest)}"
+    return bar_chart(names, values, faint=cut, alt=alt, axis=axis)
 
 
 @dataclass

@@ -47,15 +47,11 @@ def reveal(key: str, measured: Answer, *, unit: str = "", note: str = "") -> Non
     measured: one of the options as text, or a number in `unit`. note: what to take from it.
     """
     kept = state.read("predictions", key)
-    rows = [["You predicted", _text(kept["answer"], unit) if kept else "nothing"]]
-    rows += [["Measured", _text(measured, unit)]]
-    verdict = _verdict(kept, measured)
-    caption = f"Your prediction and the measurement: {verdict}"
-    html = cards.card(
-        "result", verdict, cards.table(["", ""], rows, ""), cards.paragraph(note) if note else ""
-    )
-    plain = f"{caption} ({'; '.join(': '.join(row) for row in rows)}) {note}".strip()
-    show_html(html.replace("<thead><tr>", "<thead hidden><tr>"), plain)
+    predicted = _text(kept["answer"], unit) if kept else "nothing"
+    verdict = _verdict(kept, measured, unit)
+    lines = [f"You predicted: {predicted}", f"Measured: {_text(measured, unit)}"]
+    html = cards.card("result", verdict, *(cards.paragraph(line) for line in [*lines, note] if line))
+    show_html(html, " ".join([f"{verdict} {'. '.join(lines)}.", note]).strip())
     if state.read("revealed", key) is None:
         state.write("revealed", key, {"at": state.now(), "measured": measured})
 
@@ -72,9 +68,12 @@ def _checked(answer: Answer, choices: list[str] | None, key: str) -> Answer:
         raise ValueError(f"prediction {key!r}: {answer!r} is not a number") from None
 
 
-def _record(key: str, question: str, answer: Answer) -> None:
+def _record(key: str, question: str, answer: Answer) -> state.Record:
+    """Keep a prediction, marked late where the result was shown before."""
     late = state.read("revealed", key) is not None
-    state.write("predictions", key, {"answer": answer, "question": question, "at": state.now(), "late": late})
+    record = {"answer": answer, "question": question, "at": state.now(), "late": late}
+    state.write("predictions", key, record)
+    return record
 
 
 def _kept_line(kept: state.Record, unit: str) -> str:
@@ -93,7 +92,7 @@ def _text(value: Answer, unit: str) -> str:
     return f"{value} {unit}".strip()
 
 
-def _verdict(kept: state.Record | None, measured: Answer) -> str:
+def _verdict(kept: state.Record | None, measured: Answer, unit: str) -> str:
     """One line on how the prediction did."""
     if kept is None:
         return "No prediction was kept; try one before the next result."
@@ -107,7 +106,12 @@ def _verdict(kept: state.Record | None, measured: Answer) -> str:
     if low > 0 and high / low >= 1.5:
         word = "high" if predicted > measured else "low"
         return f"Your prediction was {high / low:.3g} times too {word}." + late
-    return f"Your prediction was off by {_text(high - low, '')}." + late
+    return f"Your prediction was off by {_text(high - low, _points(unit))}." + late
+
+
+def _points(unit: str) -> str:
+    """The unit of a difference: between two shares it is percentage points."""
+    return "points" if unit == "%" else unit
 
 
 def _form(
@@ -117,19 +121,15 @@ def _form(
     status = kit.HTML(cards.paragraph(done) if done else "")
 
     def keep(answer: Answer) -> None:
-        _record(key, question, answer)
-        kept = state.read("predictions", key)
-        status.value = cards.paragraph(_kept_line(kept, unit)) if kept else ""
+        status.value = ""
+        with cards.said(status):
+            status.value = cards.status(_kept_line(_record(key, question, answer), unit))
 
     if choices is None:
         box = kit.FloatText(description="Prediction:", style={"description_width": "initial"})
         button = kit.Button(description="Keep it", tooltip=f"Keep this prediction: {question}")
         button.on_click(lambda _: keep(box.value))
-        controls = [box, kit.HTML(unit), button]
+        controls = kit.HBox([box, kit.HTML(unit), button], layout={"flex_flow": "row wrap"})
     else:
-        controls = []
-        for letter, choice in zip(cards.letters(len(choices)), choices, strict=True):
-            button = kit.Button(description=letter, tooltip=f"{letter}: {choice}", layout={"width": "56px"})
-            button.on_click(lambda _, choice=choice: keep(choice))
-            controls.append(button)
-    return kit.VBox([header, kit.HBox(controls, layout={"flex_flow": "row wrap"}), status])
+        controls = cards.buttons(kit, choices, lambda i: keep(choices[i]))
+    return kit.VBox([header, controls, status])

@@ -8,6 +8,7 @@ from openweightlab.lens.frontend import show_html
 
 FILL = ("#56B4E955", "#E69F0055")  # two colours in turn, so that borders between tokens show
 SPECIAL = "#CC79A777"
+BOX = "display:inline-block;text-align:center;margin:2px 1px;padding:1px 5px;border-radius:3px"
 
 
 def piece(tokenizer: Any, token: int) -> str:
@@ -36,11 +37,11 @@ def show_tokens(tokenizer: Any, text: str, *, note: str = "") -> None:
     """Show how `text` is cut into tokens: each piece over its id, special tokens in a colour of their own."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     special = set(tokenizer.all_special_ids)
+    fills = [SPECIAL if i in special else FILL[n % 2] for n, i in enumerate(ids)]
     boxes = "".join(
-        f'<span style="display:inline-block;text-align:center;margin:2px 1px;padding:1px 5px;border-radius:3px;'
-        f'background:{SPECIAL if i in special else FILL[n % 2]}">{escape(piece(tokenizer, i))}'
+        f'<span style="{BOX};background:{fill}">{escape(piece(tokenizer, i))}'
         f'<br><small style="opacity:.75">{i}</small></span>'
-        for n, i in enumerate(ids)
+        for i, fill in zip(ids, fills, strict=True)
     )
     title = f"{len(ids)} tokens" + (f": {note}" if note else "")
     pieces = " | ".join(piece(tokenizer, i) for i in ids)

@@ -16,8 +16,9 @@ def replies(
     out: list[str] = []
     for start in range(0, len(prompts), batch):
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts[start : start + batch]]
-        inputs = tokenizer.apply_chat_template(
-            chats, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True
+        texts = [tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats]
+        inputs = tokenizer(
+            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
         ).to(model.device)
         with torch.inference_mode():
             ids = model.generate(**inputs, max_new_tokens=most, do_sample=False, pad_token_id=_pad(tokenizer))
