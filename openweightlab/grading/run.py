@@ -1,11 +1,34 @@
-"""Run one submission in a sandboxed kernel while the judge, on the trusted side, gives the points."""
+"""Run one submission in a sandboxed kernel while the judge, on the trusted side, gives the points.
+
+As a subprocess: `python -m openweightlab.grading.run IN.json OUT.json`. IN.json holds {"notebook":
+nbformat dict, "module", "seed", "judges_dir"} and, if wanted, "limits" (a dict), "sandbox" and "workdir";
+OUT.json gets the record, written whole. Exit 0 when OUT.json was written, whatever the marks.
+"""
 
 import json
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+import time
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import nbformat
 from nbformat import NotebookNode
+
+from ..questions import Case, Question, load
+from . import judge as judging
+from . import sandbox as boxes
+from .kernel import Kernel
+from .outputs import Collector
+
+VERSIONS = ("openweightlab", "torch", "transformers", "ipykernel")
 
 
 @dataclass(frozen=True)
@@ -25,12 +48,15 @@ class Limits:
 class Record:
     """What came of one submission; plain JSON throughout (`Record(**json.loads(text))` restores it).
 
-    status: graded | timeout | crashed | unreadable | missing; timeout and crashed keep the points of what finished.
-    questions: {"Q0.1": {"points", "max_points", "error": str | None, "cases": [{"label", "ok", "message"}]}}; labels and messages
-        are words that a student may read: no hidden input, no expected value. Ordinary nbgrader test cells appear under
-        their grade_id with "weak": True.
-    outputs: one list of nbformat outputs for each cell of the notebook that was run, sanitised (text and PNG only) and
-        capped; empty for markdown cells and for check cells.
+    status: graded | timeout | crashed | unreadable | missing; timeout and crashed keep the points of what
+    finished. questions: {"Q0.1": {"points", "max_points", "error": str | None, "cases": [{"label", "ok",
+    "message"}]}}; labels
+        and messages are words that a student may read: no hidden input, no expected value. Ordinary
+        nbgrader test cells appear under their grade_id with "weak": True.
+    flags: "no-sandbox", "oversized-output", "weak-tests", "infrastructure" (not the student's fault: run
+    it again). outputs: one list of nbformat outputs for each cell of the notebook that was run, sanitised
+    (text and PNG only)
+        and capped; empty for markdown cells and for check cells.
     """
 
     module: str
@@ -49,7 +75,7 @@ class Record:
     @property
     def points(self) -> float:
         """Points given by the judge, written questions not counted."""
-        return sum(question["points"] for question in self.questions.values())
+        return float(sum(question["points"] for question in self.questions.values()))
 
     def to_json(self) -> str:
         """The record as JSON text, keys sorted."""
@@ -61,7 +87,7 @@ def run(
     module: str,
     *,
     seed: int,
-    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    limits: Limits = Limits(),
     sandbox: str = "auto",
     judges_dir: Path,
     workdir: Path | None = None,
@@ -71,12 +97,287 @@ def run(
     Args:
         sandbox: "auto" (bubblewrap where it works), "bubblewrap" (or raise), "none".
         judges_dir: folder with `<module>.py`, the trusted side.
-        workdir: where temporary files go; a fresh temporary folder unless given.
+        workdir: where temporary files go; the system's temporary folder unless given.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such judge or module.
+        RuntimeError: the sandbox asked for doesn't work, or this system has no unix sockets.
     """
-    raise RuntimeError("being written")
+    if not hasattr(socket, "AF_UNIX"):
+        raise RuntimeError("Grading needs Linux or macOS; on Windows, use it inside WSL")
+    box = boxes.choose(sandbox)
+    start = time.monotonic()
+    with _Run(notebook, module, seed, limits, box, Path(judges_dir).resolve(), workdir) as running:
+        record = running.grade()
+    record.seconds = round(time.monotonic() - start, 2)
+    return record
 
 
-# As a subprocess: `python -m openweightlab.grading.run IN.json OUT.json`, where IN.json holds
-# {"notebook": nbformat dict, "module": str, "seed": int, "limits": {..}, "sandbox": str, "judges_dir": str, "workdir": str | null}
-# (limits, sandbox and workdir may be absent) and OUT.json is written whole (temporary file, rename).
-# Exit 0 when OUT.json was written, whatever the marks.
+class _Run:
+    """One submission's run: its kernel, its judge, and the record that they fill."""
+
+    def __init__(
+        self,
+        notebook: NotebookNode,
+        module: str,
+        seed: int,
+        limits: Limits,
+        box: boxes.Sandbox,
+        judges_dir: Path,
+        workdir: Path | None,
+    ) -> None:
+        self.cells = notebook.cells
+        self.questions = load(module)
+        self.seed, self.limits, self.box, self.judges_dir = seed, limits, box, judges_dir
+        self.folder = Path(tempfile.mkdtemp(prefix="owl-", dir=workdir))
+        self.shared = Path(
+            tempfile.mkdtemp(prefix="owl-")
+        )  # short: a unix socket's path has at most 107 bytes
+        self.deadline = time.monotonic() + limits.notebook_seconds
+        self.left = [limits.output_bytes]
+        self.finished: list[int] = []  # cells to run again should the kernel be lost
+        self.restarts = 0
+        self.kernel: Kernel | None = None
+        self.cases: dict[str, list[Case]] = {}
+        lines = (line.strip() for cell in self.cells for line in cell.source.splitlines())
+        self.own_lines = frozenset(line[:200] for line in lines)
+        self.record = Record(module, sandbox=box.name, seed=seed, versions=versions())
+        self.record.outputs = [[] for _ in self.cells]
+        self.record.manual_pending = sum(_points(cell) for cell in self.cells if _is_written(cell))
+
+    def __enter__(self) -> "_Run":
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(str(self.shared / "judge"))
+        self.listener.listen(8)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.kernel:
+            self._close_kernel()
+        self.listener.close()
+        for folder in (self.folder, self.shared):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def grade(self) -> Record:
+        """Fill the record: every question gets an entry, whatever happens."""
+        self.record.flags += [] if self.box.isolated else ["no-sandbox"]
+        if len(self.cells) > self.limits.cells:
+            self._end("crashed", f"The notebook has more than {self.limits.cells} cells.")
+        else:
+            self._start_kernel()
+            self.cases = judging.load_judge(self.judges_dir, self.record.module).cases(self.seed)
+            if self._ready():
+                self._run_cells()
+        self._fill_missing()
+        return self.record
+
+    # The kernel
+
+    def _start_kernel(self) -> None:
+        self.kernel = Kernel(
+            self.box,
+            folder=self.folder,
+            hidden=self.judges_dir.parent,
+            judge=self.shared / "judge",
+            limits=self.limits,
+        )
+
+    def _ready(self) -> bool:
+        assert self.kernel
+        if self.kernel.wait_ready():
+            return True
+        self.record.flags.append("infrastructure")
+        self._end("crashed", f"The kernel did not start. {self.kernel.complaint}".strip())
+        return False
+
+    def _close_kernel(self) -> None:
+        assert self.kernel
+        self.record.peak_mib = round(max(self.record.peak_mib, self.kernel.peak_mib), 1)
+        self.kernel.close()
+        self.kernel = None
+
+    def _restart(self) -> bool:
+        """A fresh kernel in which every cell that had finished has run again; False when it can't be had."""
+        self._close_kernel()
+        self.restarts += 1
+        if self.restarts > len(self.questions) + 1 or time.monotonic() > self.deadline:
+            return False
+        self._start_kernel()
+        if not self._ready():
+            return False
+        silent = Collector([0])
+        return all(self._execute(index, silent) in ("ok", "error", "timeout") for index in self.finished)
+
+    # The cells
+
+    def _run_cells(self) -> None:
+        for index, cell in enumerate(self.cells):
+            if cell.cell_type != "code" or not cell.source.strip():
+                continue
+            if time.monotonic() > self.deadline:
+                self._end("timeout", "The notebook's time was up.")
+                return
+            how = self._check_cell(index) if _grade_id(cell) in self.questions else self._plain_cell(index)
+            if how in ("hung", "dead"):
+                if not self._restart():
+                    return
+            elif _grade_id(cell) not in self.questions:
+                self.finished.append(index)
+
+    def _execute(self, index: int, collector: Collector, tick: Any = lambda: False) -> str:
+        assert self.kernel
+        deadline = min(time.monotonic() + self.limits.cell_seconds, self.deadline)
+        how = self.kernel.execute(self.cells[index].source, deadline, collector, tick)
+        if how in ("timeout", "hung"):
+            self._end("timeout", f"Cell {index + 1} ran longer than its time and was stopped.")
+        elif how == "dead":
+            self._end("crashed", f"Cell {index + 1} ended the kernel. {self.kernel.trouble}".strip())
+        return how
+
+    def _plain_cell(self, index: int) -> str:
+        collector = Collector(self.left)
+        how = self._execute(index, collector)
+        self.record.outputs[index] = collector.outputs
+        if collector.cut and "oversized-output" not in self.record.flags:
+            self.record.flags.append("oversized-output")
+        if _is_ordinary_test(self.cells[index]):
+            self._ordinary_test(index, how, collector)
+        return how
+
+    def _check_cell(self, index: int) -> str:
+        id = _grade_id(self.cells[index])
+        question, collector = self.questions[id], Collector([100_000])
+        server = judging.Server(question, self.cases[id], self.listener, self.own_lines)
+
+        def tick() -> bool:
+            wanted = server.wants_interrupt.is_set()
+            server.wants_interrupt.clear()
+            return wanted
+
+        with server:
+            how = self._execute(index, collector, tick)
+        entry = judging.mark(question, self.cases[id], server.outcome)
+        if not server.outcome.finished:
+            entry["error"] = self._why_not(question, how, collector.error) or entry["error"]
+        self.record.questions.setdefault(id, entry)
+        return how
+
+    def _why_not(self, question: Question, how: str, error: str) -> str:
+        """Why a check did not come to its end, as far as the trusted side can tell."""
+        assert self.kernel
+        if how == "dead":
+            return f"The answer ended the kernel. {self.kernel.trouble}".strip()
+        if how in ("timeout", "hung"):
+            return "The answer ran longer than its time."
+        if error in ("NameError", "CheckError"):
+            names = " and ".join(question.functions)
+            return f"Nothing to check: {names} was not defined; the answer cell is missing or failed."
+        return ""
+
+    def _ordinary_test(self, index: int, how: str, collector: Collector) -> None:
+        """An instructor's own test cell, scored as nbgrader does; only stderr costs nothing here."""
+        cell, maximum = self.cells[index], _points(self.cells[index])
+        points = 0.0
+        if how == "ok" and not collector.error:
+            points = _partial(collector.outputs, maximum)
+        error = None if points == maximum else f"The test ended with {collector.error or how}."
+        entry = {"points": points, "max_points": maximum, "error": error, "cases": [], "weak": True}
+        self.record.questions[_grade_id(cell)] = entry
+        if "weak-tests" not in self.record.flags:
+            self.record.flags.append("weak-tests")
+
+    # The record
+
+    def _end(self, status: str, reason: str) -> None:
+        """Note what broke the run off; the first thing counts."""
+        if self.record.status == "graded":
+            self.record.status, self.record.reason = status, reason
+
+    def _fill_missing(self) -> None:
+        """Zero points, with the reason, for every question whose check did not run."""
+        present = {_grade_id(cell) for cell in self.cells if cell.cell_type == "code"}
+        for id, question in self.questions.items():
+            why = self.record.reason if id in present else "Its check cell is missing."
+            missing = judging.mark(question, [], judging.Outcome(error=why or "Its check did not run."))
+            self.record.questions.setdefault(id, missing)
+        for cell in self.cells:
+            if _is_ordinary_test(cell) and _grade_id(cell) not in self.record.questions:
+                entry = {"points": 0.0, "max_points": _points(cell), "error": self.record.reason, "cases": []}
+                self.record.questions[_grade_id(cell)] = entry | {"weak": True}
+        order = [*self.questions, *(id for id in self.record.questions if id not in self.questions)]
+        self.record.questions = {id: self.record.questions[id] for id in order}
+
+
+def _nbgrader(cell: NotebookNode) -> dict[str, Any]:
+    found = cell.get("metadata", {}).get("nbgrader", {})
+    return found if isinstance(found, dict) else {}
+
+
+def _grade_id(cell: NotebookNode) -> str:
+    """The id of a graded cell, an empty string for any other."""
+    marks = _nbgrader(cell)
+    return str(marks.get("grade_id", "")) if marks.get("grade") and not marks.get("solution") else ""
+
+
+def _points(cell: NotebookNode) -> float:
+    return float(_nbgrader(cell).get("points") or 0)
+
+
+def _is_written(cell: NotebookNode) -> bool:
+    marks = _nbgrader(cell)
+    return bool(marks.get("grade") and marks.get("solution"))
+
+
+def _is_ordinary_test(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and bool(_grade_id(cell)) and not _grade_id(cell).startswith("Q")
+
+
+def _partial(outputs: list[dict[str, Any]], maximum: float) -> float:
+    """Full points, or the number that the test cell shows as its result, kept within 0 and the maximum."""
+    results = [output for output in outputs if output["output_type"] == "execute_result"]
+    if not results:
+        return maximum
+    try:
+        return min(max(float(results[0]["data"].get("text/plain", "")), 0.0), maximum)
+    except ValueError:
+        return maximum
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a mark may depend on."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Read IN.json, run, write OUT.json."""
+    if len(arguments) != 2:
+        print("Usage: python -m openweightlab.grading.run IN.json OUT.json", file=sys.stderr)
+        return 2
+    given = json.loads(Path(arguments[0]).read_text("utf-8"))
+    record = run(
+        nbformat.from_dict(given["notebook"]),
+        given["module"],
+        seed=given["seed"],
+        limits=Limits(**given.get("limits", {})),
+        sandbox=given.get("sandbox", "auto"),
+        judges_dir=Path(given["judges_dir"]),
+        workdir=Path(given["workdir"]) if given.get("workdir") else None,
+    )
+    target = Path(arguments[1])
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(record.to_json())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

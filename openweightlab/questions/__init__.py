@@ -1,9 +1,11 @@
-"""The public side of every graded question: what is asked, called and compared. No answer and no oracle is in here.
+"""The public side of every graded question: what is asked, called and compared; no answer and no oracle.
 
-One file per module (`m00_workbench.py`, ...), each with a tuple `QUESTIONS`. Public cases are data recorded
-from the oracle, in `cases/`. "Plain data" means None, bool, int, float, str, list, dict with string keys, and torch.Tensor.
+One file per module (`m00_workbench.py`, ...), each with a tuple `QUESTIONS`. Public cases are data
+recorded from the oracle, in `cases/`. "Plain data" means None, bool, int, float, str, list, dict with
+string keys, and torch.Tensor.
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ Plain = Any  # None | bool | int | float | str | list[Plain] | dict[str, Plain] 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One case's outcome: `message` may name values (public cases only), `cause` explains in words without any value."""
+    """One case's outcome: `message` may name values (in public cases), `cause` explains without any."""
 
     ok: bool
     message: str = ""
@@ -26,7 +28,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Case:
-    """One test of one question: the label says in words what it is about; a question earns nothing while a core case fails."""
+    """One test of a question, its label in words; while a core case fails, the question earns nothing."""
 
     label: str
     inputs: dict[str, Plain]
@@ -38,9 +40,10 @@ class Case:
 class Question:
     """One graded thing.
 
-    `call(functions, inputs)` runs in the learner's process: it builds the real arguments from plain inputs, calls the
-    learner's functions (in the order of `functions`) and returns what came, with what it observed.
-    `compare(expected, got)` judges a result that was flattened to plain data; it never sees the learner's objects.
+    `call(functions, inputs)` runs in the learner's process: it builds the real arguments from plain
+    inputs, calls the learner's functions (in the order of `functions`) and returns what came, with what
+    it observed. `compare(expected, got)` judges a result that was flattened to plain data; it never sees
+    the learner's objects.
     """
 
     id: str
@@ -97,3 +100,16 @@ def module_of(question_id: str) -> str:
 def find(question_id: str) -> Question:
     """One question by its id, e.g. `find("Q0.1")`; raises ValueError like `module_of`."""
     return load(module_of(question_id))[question_id]
+
+
+@cache
+def public_cases(module: str) -> dict[str, list[Case]]:
+    """The cases that learners see, by question id, as recorded from the oracle by `grading.judge record`."""
+    from safetensors.torch import load as load_tensors
+
+    from ..grading.wire import MAX_NODES, from_json
+
+    folder = files(__name__) / "cases"
+    tensors = load_tensors((folder / f"{module}.safetensors").read_bytes())
+    tree = from_json(json.loads((folder / f"{module}.json").read_text("utf-8")), tensors, [MAX_NODES])
+    return {id: [Case(**case) for case in cases] for id, cases in tree.items()}

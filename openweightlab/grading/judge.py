@@ -1,0 +1,220 @@
+"""The trusted side: loads a module's judge, puts hidden cases to the student's process, decides the points.
+
+`python -m openweightlab.grading.judge record MODULE` writes the public cases of a module from its judge's
+oracle.
+"""
+
+import builtins
+import importlib.util
+import json
+import math
+import socket
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..check import judge_case
+from ..questions import Case, Question, Verdict, load
+from . import wire
+
+PARTS = 4  # points come in quarters
+UNKNOWN = "The result is not the expected one."
+ERRORS = {name for name, kind in vars(builtins).items() if isinstance(kind, type)} | {"OutOfMemoryError"}
+
+
+def load_judge(judges_dir: Path, module: str) -> ModuleType:
+    """The judge's file `judges_dir/<module>.py` as a Python module.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(judges_dir) / f"{module}.py"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no judge for module {module!r}: {path} is missing")
+    spec = importlib.util.spec_from_file_location(f"owl_judge_{module}", path)
+    assert spec and spec.loader
+    judge = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(judge)
+    return judge
+
+
+def score(question: Question, cases: list[Case], verdicts: list[Verdict]) -> float:
+    """Points for a question: the share of cases passed, rounded down to quarters; 0 while a core case fails.
+
+    A case without a verdict counts as failed.
+    """
+    passed = [verdict.ok for verdict in verdicts] + [False] * (len(cases) - len(verdicts))
+    if not all(ok for case, ok in zip(cases, passed, strict=True) if case.core):
+        return 0.0
+    return math.floor(sum(passed) * question.points * PARTS / len(cases)) / PARTS
+
+
+@dataclass
+class Outcome:
+    """What one question's check cell has shown so far."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    error: str = ""
+    finished: bool = False
+
+
+@dataclass
+class Server:
+    """Puts one question's cases to whoever connects while its check cell runs; the first to name it counts.
+
+    `wants_interrupt` is set when a case takes too long: whoever owns the kernel interrupts it and clears
+    the event.
+    """
+
+    question: Question
+    cases: list[Case]
+    listener: socket.socket
+    own_lines: frozenset[str] = frozenset()
+    outcome: Outcome = field(default_factory=Outcome)
+    wants_interrupt: threading.Event = field(default_factory=threading.Event)
+    _closed: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Server":
+        self.listener.settimeout(0.1)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        assert self._thread
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.is_set() and not self.outcome.finished and not self.outcome.error:
+            try:
+                connection, _ = self.listener.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            if not self._named(connection):
+                return
+            self._put_cases(connection)
+            wire.send(connection, {"said": "answered"})
+        except TimeoutError:
+            self.outcome.error = "The answer took too long and could not be interrupted."
+        except wire.WireError as error:
+            self.outcome.error = f"What the check sent could not be read: {error}."
+        except OSError:
+            self.outcome.error = self.outcome.error or "The answer ended before all of its cases were done."
+
+    def _named(self, connection: socket.socket) -> bool:
+        """Whether the connection asks for this very question; one that doesn't costs and gets nothing."""
+        try:
+            hello = self._receive(connection, 2.0)
+            if isinstance(hello, dict) and hello.get("question") == self.question.id:
+                return True
+            wire.send(connection, {"said": "it is not this question's turn"})
+        except (OSError, wire.WireError):
+            return False
+        return False
+
+    def _put_cases(self, connection: socket.socket) -> None:
+        too_long = 0
+        for case in self.cases:
+            if too_long == 2:
+                self.outcome.verdicts.append(
+                    Verdict(False, "", "Not run, because two cases before took too long.")
+                )
+                continue
+            wire.send(connection, {"inputs": case.inputs})
+            try:
+                reply = self._receive(connection, self.question.seconds)
+                self.outcome.verdicts.append(self._judge(case, reply))
+            except TimeoutError:
+                too_long += 1
+                self.wants_interrupt.set()
+                self._receive(connection, 5.0)
+                cause = f"It took longer than {self.question.seconds:g} seconds."
+                self.outcome.verdicts.append(Verdict(False, "", cause))
+        self.outcome.finished = True
+
+    def _receive(self, connection: socket.socket, seconds: float) -> Any:
+        """One message within that time, less when the check cell is over meanwhile."""
+        deadline = time.monotonic() + seconds
+        while True:
+            connection.settimeout(0.1)
+            try:
+                if not connection.recv(1, socket.MSG_PEEK):
+                    raise ConnectionError
+                return wire.receive(connection, deadline)
+            except TimeoutError:
+                if time.monotonic() > deadline:
+                    raise
+                if self._closed.is_set():
+                    raise ConnectionError from None
+
+    def _judge(self, case: Case, reply: Any) -> Verdict:
+        if isinstance(reply, dict) and set(reply) == {"result"}:
+            return judge_case(self.question, case, reply["result"])
+        if isinstance(reply, dict) and "refused" in reply:
+            return Verdict(
+                False, "", "The result holds something else than numbers, strings, lists, dicts or tensors."
+            )
+        if isinstance(reply, dict) and "error" in reply:
+            return Verdict(False, "", self._raised(reply))
+        return Verdict(False, "", UNKNOWN)
+
+    def _raised(self, reply: dict[str, Any]) -> str:
+        """An exception in words; its own text could carry a hidden input, so only kind and line are told."""
+        kind = reply["error"] if reply["error"] in ERRORS else "an exception"
+        if kind == "NotImplementedError":
+            return "Not answered yet."
+        line = reply.get("line")
+        at = f" in your line `{line}`" if isinstance(line, str) and line in self.own_lines else ""
+        return f"It raised {kind}{at}."
+
+
+def mark(question: Question, cases: list[Case], outcome: Outcome) -> dict[str, Any]:
+    """One question's entry in the record; points only if all of its cases were put."""
+    verdicts = outcome.verdicts
+    causes = {verdict.cause for verdict in verdicts}
+    error = outcome.error or ("" if outcome.finished else "Its check did not run.")
+    if causes == {"Not answered yet."}:
+        error = "Not answered yet."
+    rows = [
+        {"label": case.label, "ok": verdict.ok, "message": "" if verdict.ok else verdict.cause or UNKNOWN}
+        for case, verdict in zip(cases, verdicts, strict=False)
+    ]
+    points = score(question, cases, verdicts) if outcome.finished else 0.0
+    return {"points": points, "max_points": float(question.points), "error": error or None, "cases": rows}
+
+
+def record(judges_dir: Path, module: str, into: Path) -> None:
+    """Write a module's public cases: `<module>.json`, and its tensors beside it."""
+    from safetensors.torch import save
+
+    tensors: dict[str, Any] = {}
+    public = load_judge(judges_dir, module).public()
+    tree = {id: [wire.to_json(asdict(case), tensors) for case in public[id]] for id in load(module)}
+    into.mkdir(parents=True, exist_ok=True)
+    (into / f"{module}.json").write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (into / f"{module}.safetensors").write_bytes(save(tensors))
+
+
+def main(arguments: list[str]) -> int:
+    """`record MODULE [JUDGES_DIR]`: JUDGES_DIR is `judges` unless given."""
+    if len(arguments) < 2 or arguments[0] != "record":
+        print("Usage: python -m openweightlab.grading.judge record MODULE [JUDGES_DIR]", file=sys.stderr)
+        return 2
+    judges_dir = Path(arguments[2] if len(arguments) > 2 else "judges")
+    record(judges_dir, arguments[1], Path(__file__).parents[1] / "questions" / "cases")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,58 @@
+"""Tiny models built from a plain description, which questions hand to a learner's function.
+
+Weights are filled from the parameter's name and a seed by a generator whose stream never changes, not by
+the library's own initialisation: a description gives the same weights under every version of torch and
+transformers.
+"""
+
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def build(description: dict[str, Any]) -> nn.Module:
+    """A small CPU model, in eval mode, from its description.
+
+    Two forms: `{"family": "qwen3", "config": {...}, "seed": 1}` makes a transformers causal language
+    model, and `{"layers": [["Linear", 8, 16], ["same", 0]], "tie": [[2, 0]], "seed": 1}` a plain stack of
+    `torch.nn` layers, where "same" repeats an earlier layer and "tie" gives one layer another's weight.
+    Both may have `"dtype"` (default "float32") and `"frozen"`, the beginnings of the names of the
+    parameters that need no gradient.
+
+    >>> model = build({"layers": [["Embedding", 5, 2], ["Linear", 2, 5]], "tie": [[1, 0]], "seed": 1})
+    >>> model[0].weight is model[1].weight
+    True
+    """
+    model = _layers(**description) if "layers" in description else _language_model(**description)
+    fill(model, description["seed"])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(description.get("frozen", ()))))
+    return model.to(getattr(torch, description.get("dtype", "float32"))).eval()
+
+
+def fill(model: nn.Module, seed: int) -> None:
+    """Set each parameter from its name and the seed: matrices normal / sqrt(columns), vectors near 1."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            stream = np.random.RandomState((crc32(name.encode()) + seed) % 2**32)
+            noise = torch.from_numpy(stream.standard_normal(tuple(parameter.shape)))
+            is_matrix = parameter.ndim > 1
+            parameter.copy_(noise / parameter.shape[-1] ** 0.5 if is_matrix else 1 + 0.1 * noise)
+
+
+def _language_model(*, family: str, config: dict[str, Any], **_: Any) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **config))
+
+
+def _layers(*, layers: list[list[Any]], tie: list[list[int]] | None = None, **_: Any) -> nn.Module:
+    made: list[Any] = []
+    for kind, *arguments in layers:
+        made.append(made[arguments[0]] if kind == "same" else getattr(nn, kind)(*arguments))
+    for to, source in tie or []:
+        made[to].weight = made[source].weight
+    return nn.Sequential(*made)
