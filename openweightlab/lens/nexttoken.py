@@ -36,11 +36,11 @@ def next_logits(model: Any, ids: Tensor) -> Tensor:
         return model(ids.to(model.device)).logits[0, -1].float().cpu()
 
 
-def chat_ids(tokenizer: Any, prompt: str) -> Tensor:
-    """The prompt in the model's chat template, as ids [1, S], ready for the reply."""
+def chat_ids(tokenizer: Any, prompt: str, **template: Any) -> Tensor:
+    """The prompt in the chat template (with its options, `template`) as ids [1, S], ready for the reply."""
     messages = [{"role": "user", "content": prompt}]
     return tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True, **template
     )["input_ids"]
 
 
@@ -71,11 +71,12 @@ class Reply:
     model: Any
     tokenizer: Any
     prompt: str
+    template: dict[str, Any] = field(default_factory=dict)
     drawn: list[int] = field(default_factory=list)
 
     def logits(self) -> Tensor:
         """The logits [V] for the token after the last one drawn."""
-        ids = chat_ids(self.tokenizer, self.prompt)
+        ids = chat_ids(self.tokenizer, self.prompt, **self.template)
         return next_logits(self.model, torch.cat([ids, torch.tensor([self.drawn], dtype=ids.dtype)], dim=1))
 
     def ended(self) -> bool:
@@ -104,10 +105,10 @@ class Reply:
         )
 
 
-def next_token(model: Any, tokenizer: Any, prompts: dict[str, str] | None = None) -> None:
-    """Show the next-token widget for a model and its tokenizer; prompts: a name for the menu -> the text."""
+def next_token(model: Any, tokenizer: Any, prompts: dict[str, str] | None = None, **template: Any) -> None:
+    """Show the next-token widget; prompts: menu name -> text; template: options of the chat template."""
     menu = prompts or coast_prompts()
-    reply = Reply(model, tokenizer, next(iter(menu.values())))
+    reply = Reply(model, tokenizer, next(iter(menu.values())), template)
     still, plain = reply.picture(), f"The next token after {reply.prompt!r}, as a bar chart"
     kit = widgets()
     if kit is None:

@@ -16,7 +16,7 @@ Quiz = dict[str, Any]  # question: str, options: list of {text, why, right}
 
 
 def quiz(key: str) -> None:
-    """Ask one self-check question, e.g. `owl.quiz("00-units")`; picking an option says if it is right, and why.
+    """Ask one self-check question, e.g. `owl.quiz("00-units")`; picking an option says whether it is right.
 
     Where widgets do not run, each option opens on a click. Raises ValueError where there is no such question.
     """
