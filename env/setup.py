@@ -25,8 +25,9 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Iterator, Sequence
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -60,7 +61,7 @@ def say(text: str) -> None:
 
 def candidates() -> list[list[str]]:
     """Commands that may start a fitting Python, the newest first."""
-    versions = ["%d.%d" % version for version in reversed(PYTHONS)]
+    versions = [f"{major}.{minor}" for major, minor in reversed(PYTHONS)]
     named = [["py", f"-{v}"] for v in versions] if WINDOWS else [[f"python{v}"] for v in versions]
     return [*named, ["python3"], ["python"]]
 
@@ -148,7 +149,9 @@ def has_gpu() -> bool:
 def check_machine(variant: str) -> None:
     """Raises Stop where this folder, this disk or this machine can't carry the kit."""
     if sys.platform == "darwin" and platform.machine() == "x86_64":
-        raise Stop("PyTorch is no longer built for Macs with Intel processors. Use the Colab door in README.md.")
+        raise Stop(
+            "PyTorch is no longer built for Macs with Intel processors. Use the Colab door in README.md."
+        )
     try:
         tempfile.TemporaryFile(dir=ROOT).close()
     except OSError as error:
@@ -159,8 +162,8 @@ def check_machine(variant: str) -> None:
     free = shutil.disk_usage(ROOT).free / 1e9
     if not (VENV / "pyvenv.cfg").exists() and free < FREE_GB[variant]:
         raise Stop(
-            f"The disk has {free:.1f} GB free and the first set-up takes up to {FREE_GB[variant]:.0f} GB: {ROOT}. "
-            "Free some space or move the course to a larger disk, then call again."
+            f"The disk under {ROOT} has {free:.1f} GB free, and the first set-up takes up "
+            f"to {FREE_GB[variant]:.0f} GB. Free some space or move the course to a larger disk, then call again."
         )
 
 
@@ -229,8 +232,8 @@ def venv(*options: str) -> None:
     """Run the venv module on .venv; raises Stop where it can't."""
     if importlib.util.find_spec("ensurepip") is None:
         raise Stop(
-            f"This Python {platform.python_version()} comes without the module ensurepip. On Debian or Ubuntu: "
-            f"sudo apt install python3.{sys.version_info.minor}-venv, then call again."
+            f"This Python {platform.python_version()} comes without the module ensurepip. "
+            f"On Debian or Ubuntu: sudo apt install python3.{sys.version_info.minor}-venv, then call again."
         )
     done = subprocess.run(
         [sys.executable, "-m", "venv", *options, str(VENV)], capture_output=True, text=True, env=environment()
@@ -257,7 +260,8 @@ def sweep() -> list[Path]:
 REASONS = (  # in pip's words -> in ours; the first that matches tells
     (
         r"No space left|Errno 28|not enough space",
-        "the disk is full. Free some space (a first set-up takes about 3 GB), then call again; it goes on from here",
+        "the disk is full. Free some space (a first set-up takes about 3 GB), then call again: "
+        "it goes on from here",
     ),
     (
         r"Long Path|WinError 206",
@@ -265,16 +269,18 @@ REASONS = (  # in pip's words -> in ours; the first that matches tells
     ),
     (
         r"Permission denied|Access is denied|Read-only file system|WinError (5|32)\b",
-        "a file in .venv can't be written. Close every JupyterLab that uses it and check who owns the folder, then call again",
+        "a file in .venv can't be written. Close every JupyterLab that uses it and check who owns the folder, "
+        "then call again",
     ),
     (
         r"Connection|connection|resolve|resolution|timed out|Retrying|Max retries|ProxyError|SSLError",
-        "the package index can't be reached. Check the network (and the proxy, if you use one), then call again; "
-        "what is already installed stays",
+        "the package index can't be reached. Check the network (and the proxy, if you use one), "
+        "then call again: what is already installed stays",
     ),
     (
         r"No matching distribution|Could not find a version",
-        "a package has no build for this Python and system ({python}, {system}). Use a 64-bit Python 3.11 to 3.13",
+        "a package has no build for this Python and system ({python}, {system}). Use a 64-bit Python 3.11 to "
+        "3.13",
     ),
 )
 
@@ -285,8 +291,12 @@ def explain(output: str, what: str) -> str:
     for pattern, reason in REASONS:
         if re.search(pattern, output):
             return f"Could not {what}: {reason.format(python=platform.python_version(), system=system)}."
-    words = [line.strip() for line in output.splitlines() if line.strip()] or ["nothing"]
-    return f"Could not {what}; its last words: {words[-1]}. Delete the folder .venv and call again."
+    return f"Could not {what}; its last words: {last_words(output)}. Delete the folder .venv and call again."
+
+
+def last_words(output: str) -> str:
+    """The last line that says something."""
+    return ([line.strip() for line in output.splitlines() if line.strip()] or ["nothing"])[-1]
 
 
 def environment() -> dict[str, str]:
@@ -396,11 +406,14 @@ def install_torch(variant: str) -> None:
 def check_imports() -> None:
     """Raises Stop where what was installed doesn't start, e.g. torch without its system libraries."""
     code = "import torch, jupyterlab, openweightlab"
-    done = subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True, env=environment(), cwd=ROOT)
+    command = [str(PYTHON), "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT)
     if done.returncode:
-        words = done.stderr.strip().splitlines() or ["nothing"]
         hint = " On Windows, PyTorch needs Microsoft's Visual C++ Redistributable." if WINDOWS else ""
-        raise Stop(f"Installed, but it doesn't start: {words[-1]}.{hint} Delete the folder .venv and call again.")
+        raise Stop(
+            f"Installed, but it doesn't start: {last_words(done.stderr)}.{hint} "
+            "Delete the folder .venv and call again."
+        )
 
 
 # --- the jobs ------------------------------------------------------------------------------------------
@@ -426,7 +439,8 @@ def install(parts: Sequence[str]) -> None:
     step(2, steps, f"PyTorch for {'an NVIDIA GPU' if variant == 'cuda' else 'CPU'}")
     install_torch(variant)
     for number, part in enumerate(parts, 3):
-        step(number, steps, f"{len(lock_lines(part, variant))} packages of env/{lock_file(part, variant).name}")
+        pins, file = lock_lines(part, variant), lock_file(part, variant)
+        step(number, steps, f"{len(pins)} packages of env/{file.name}")
         lock_install(part, variant)
     step(steps, steps, "the kit")
     pip("the kit", "--no-deps", "--no-build-isolation", "-e", str(ROOT))

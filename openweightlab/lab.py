@@ -1,4 +1,4 @@
-"""`owl lab`: JupyterLab on the first lesson, for learners or instructors, and a smoke run of the whole of it."""
+"""`owl lab`: JupyterLab on the first lesson, for learners or instructors; and a smoke run of it all."""
 
 import argparse
 import contextlib
@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 LESSON = "lessons/00_workbench.ipynb"
 NBGRADER = "@jupyter/nbgrader"  # the extension that only instructors see
+LEARNER_CONFIG = ("jupyter-learner", "jupyter")  # folders of env/ that Jupyter reads
 CELL_SECONDS = 300
 
 
@@ -61,12 +62,14 @@ def command(root: Path, *options: str) -> list[str]:
 
 def environment(instructor: bool) -> dict[str, str]:
     """The server's environment: the kit's programs found first; nbgrader's extensions off for learners."""
-    env = dict(os.environ)
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-    if not instructor:
-        config = [str(ROOT / "env" / "learner"), env.get("JUPYTER_CONFIG_PATH", "")]
-        env["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, config))
-    return env
+    folders = [ROOT / "env" / "jupyter"] if instructor else [ROOT / "env" / name for name in LEARNER_CONFIG]
+    paths = [*map(str, folders), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    programs = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    return {
+        **os.environ,
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths)),
+        "PATH": os.pathsep.join(filter(None, programs)),
+    }
 
 
 def start(root: Path, instructor: bool) -> int:
@@ -119,7 +122,7 @@ def ask(server: dict, path: str, data: Any = None, method: str | None = None, se
     body = None if data is None else json.dumps(data).encode()
     headers = {"Authorization": f"token {server['token']}", "Content-Type": "application/json"}
     request = urllib.request.Request(server["url"] + path, body, headers, method=method)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never ask a proxy for this machine
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is this machine: no proxy
     with opener.open(request, timeout=seconds) as answer:
         return answer.read().decode()
 
@@ -164,12 +167,13 @@ def step(text: str) -> None:
 
 
 def launch(root: Path, runtime: Path) -> subprocess.Popen:
-    """A learner's server on a free port with a token, its files and the learner's answers kept in `runtime`."""
+    """A learner's server on a free port with a token; its files and the learner's answers go to `runtime`."""
     env = environment(instructor=False)
-    env |= {"JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_TOKEN": secrets.token_hex(16), "OWL_STATE": str(runtime)}
+    env |= {"JUPYTER_RUNTIME_DIR": str(runtime), "OWL_STATE": str(runtime)}
+    env["JUPYTER_TOKEN"] = secrets.token_hex(16)
+    lab = command(root, "--no-browser", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1")
     with open(runtime / "server.log", "wb") as log:
-        options = ["--no-browser", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1"]
-        return subprocess.Popen(command(root, *options), env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(lab, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
 
 def wait_for(process: subprocess.Popen, runtime: Path, seconds: float = 90) -> dict:
@@ -194,14 +198,15 @@ def run_lesson(server: dict, notebook: dict) -> None:
     with Kernel(server, session["kernel"]["id"]) as kernel:
         home = kernel.run("import sys; print(sys.prefix, end='')")["text"]
         if Path(home) != Path(sys.prefix):
-            raise LabError(f"the kernel is of {home}, not of {sys.prefix}; remove that kernel's own kernelspec.")
+            raise LabError(f"the kernel runs {home}, not {sys.prefix}: remove the kernelspec that names it.")
         step(f"kernel of {home}")
         begun = time.monotonic()
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         for number, cell in enumerate(code, 1):
             error = kernel.run(source(cell))["error"]
             if error and "raises-exception" not in cell["metadata"].get("tags", []):
-                raise LabError(f"{LESSON}: code cell {number} of {len(code)} failed:\n{source(cell)}\n\n{error}")
+                place = f"{LESSON}: code cell {number} of {len(code)}"
+                raise LabError(f"{place} failed:\n{source(cell)}\n\n{error}")
         step(f"lesson ran: {len(code)} code cells in {time.monotonic() - begun:.0f} s")
 
 
@@ -231,17 +236,19 @@ class Kernel:
         from websocket import WebSocketException
 
         asked = uuid.uuid4().hex
-        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
         header = {"msg_id": asked, "msg_type": "execute_request", "username": "owl", "session": asked}
         header |= {"version": "5.3", "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
+        message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}}
+        message["content"] = {"code": code, "silent": False, "allow_stdin": False}
         result = {"text": "", "error": ""}
         try:
             self.socket.send(json.dumps(message))
             while not self.finished(asked, result):
                 pass
         except (OSError, WebSocketException) as error:
-            raise LabError(f"the kernel gave no answer within {CELL_SECONDS} s or died ({error}):\n{code}") from error
+            raise LabError(
+                f"the kernel died or said nothing for {CELL_SECONDS} s ({error}):\n{code}"
+            ) from error
         return result
 
     def finished(self, asked: str, result: dict[str, str]) -> bool:
