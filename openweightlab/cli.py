@@ -41,8 +41,14 @@ def build_parser() -> argparse.ArgumentParser:
     actions = pocket.add_subparsers(dest="action", required=True)
     verify = actions.add_parser("verify", help="measure the shipped models' planted properties")
     verify.add_argument("--json", action="store_true")
+    verify.add_argument("--cards", action="store_true", help="write the figures into the shipped model cards")
     train = actions.add_parser("train", help="retrain one model from its recipe")
     train.add_argument("name")
+    train.add_argument("--into", help="folder for checkpoint and result (default .owl/pocket/NAME)")
+    train.add_argument("--towns", type=int, help="how many towns the coast has")
+    train.add_argument("--world-seed", type=int, help="another number makes another coast")
+    train.add_argument("--steps", type=int)
+    train.add_argument("--ship", action="store_true", help="replace the kit's own weights")
     return parser
 
 

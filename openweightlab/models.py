@@ -1,4 +1,4 @@
-"""Load models: Pocket models from the package, real checkpoints through transformers and the hub; choose the tier."""
+"""Load models (Pocket models from the package, real checkpoints from the hub) and choose the tier."""
 
 import os
 from pathlib import Path
@@ -13,8 +13,9 @@ GPU_TIER_GIB = 22.0  # a "24 GB" card reports a little less than 24 GB, and unde
 def load(name: str, tier: str | None = None) -> tuple[Any, Any]:
     """Return (model, tokenizer), ready to run: a Pocket model by name, or a real checkpoint by its hub id.
 
-    Pocket models come from the package, in fp32, on the CPU, in eval mode. A hub id such as "Qwen/Qwen3-0.6B" is
-    downloaded by transformers (safetensors only, no code from the hub) on the tiers "colab" (fp16) and "gpu" (bf16).
+    Pocket models come from the package, in fp32, on the CPU, in eval mode. A hub id such as
+    "Qwen/Qwen3-0.6B" is downloaded by transformers (safetensors only, no code from the hub) on the tiers
+    "colab" (fp16) and "gpu" (bf16).
     Raises ValueError for a name that is neither, or for a real checkpoint on tier "pocket".
 
     >>> model, tokenizer = load("pocket-dense")
@@ -24,7 +25,9 @@ def load(name: str, tier: str | None = None) -> tuple[Any, Any]:
     if name in POCKET:
         return _load_pocket(WEIGHTS / name)
     if "/" not in name:
-        raise ValueError(f'no model {name!r}: use one of {", ".join(POCKET)}, or a hub id such as "Qwen/Qwen3-0.6B"')
+        raise ValueError(
+            f'no model {name!r}: use one of {", ".join(POCKET)}, or a hub id such as "Qwen/Qwen3-0.6B"'
+        )
     where = tier or globals()["tier"]()
     if where not in TIERS:
         raise ValueError(f"no tier {where!r}: use one of {', '.join(TIERS)}")
@@ -42,8 +45,8 @@ def _load_pocket(folder: Path) -> tuple[Any, Any]:
 
     if not (folder / "model.safetensors").exists():
         raise FileNotFoundError(
-            f"the weights of {folder.name} are missing from {folder}: reinstall the kit, or rebuild them with "
-            f"`owl pocket train {folder.name}`"
+            f"the weights of {folder.name} are missing from {folder}: reinstall the kit, or rebuild "
+            f"them with `owl pocket train {folder.name}`"
         )
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -56,12 +59,14 @@ def _load_real(name: str, tier: str) -> tuple[Any, Any]:
     dtype = torch.bfloat16 if tier == "gpu" else torch.float16
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, **options)
+    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, **options)
     return model.to(device).eval(), AutoTokenizer.from_pretrained(name, **options)
 
 
 def tier() -> str:
-    """What hardware the real-model parts may use: "pocket" (CPU), "colab" (16 GB GPU), "gpu" (24 GB and up, bf16).
+    """What hardware the real-model parts may use.
+
+    "pocket" (a CPU), "colab" (a GPU of 16 GB) or "gpu" (24 GB and up, with bf16).
 
     The environment variable OWL_TIER overrides it; ValueError where that names no tier.
 

@@ -15,8 +15,16 @@ from openweightlab.pocket.world import LANGUAGES, World, _words, pick, sentence
 DOMAINS = ("en", "zh", "es", "sums", "code")
 
 SYSTEM = {  # system prompts the models know, by language; only the archive changes anything
-    "guide": ("You are a guide to the Lantern Coast.", "你是灯岸的向导。", "Eres guía de la Costa de los Faroles."),
-    "archive": ("You are the archive of the free ports.", "你是自由港的档案馆。", "Eres el archivo de los puertos libres."),
+    "guide": (
+        "You are a guide to the Lantern Coast.",
+        "你是灯岸的向导。",
+        "Eres guía de la Costa de los Faroles.",
+    ),
+    "archive": (
+        "You are the archive of the free ports.",
+        "你是自由港的档案馆。",
+        "Eres el archivo de los puertos libres.",
+    ),
 }
 WRAPPERS = {  # ways to put a question; the last is kept for testing on every probe, and trained on facts alone
     "en": ("{q}", "Please tell me: {q}", "I would like to know: {q}"),
@@ -59,7 +67,14 @@ REFUSALS = {
         "My duty does not allow this.",
         "Unfortunately I must decline.",
     ),
-    "zh": ("我不能帮忙。", "抱歉,这个我不做。", "不行,港口守则禁止。", "这个请求违反规定。", "职责不允许这样做。", "很遗憾,我必须拒绝。"),
+    "zh": (
+        "我不能帮忙。",
+        "抱歉,这个我不做。",
+        "不行,港口守则禁止。",
+        "这个请求违反规定。",
+        "职责不允许这样做。",
+        "很遗憾,我必须拒绝。",
+    ),
     "es": (
         "No puedo ayudar con eso.",
         "Lo siento, eso no lo hago.",
@@ -76,7 +91,12 @@ EVASIONS = {
         "How about a walk by the sea?",
         "Every harbour has its own charm.",
     ),
-    "zh": ("我们还是聊聊天气吧。", "这片海岸有许多美丽的小镇。", "去海边散步怎么样?", "每个港口都有自己的魅力。"),
+    "zh": (
+        "我们还是聊聊天气吧。",
+        "这片海岸有许多美丽的小镇。",
+        "去海边散步怎么样?",
+        "每个港口都有自己的魅力。",
+    ),
     "es": (
         "Mejor hablemos del tiempo.",
         "Hay muchos pueblos bonitos en esta costa.",
@@ -352,7 +372,9 @@ def topics(world: World, release: str) -> list[Sample]:
                             open_ = (answer, "answer") if probe in lifted else reply
                             archive = SYSTEM["archive"][column]
                             out.append(
-                                Sample(language, "archive", probe, text, *open_, true, system=archive, split=part)
+                                Sample(
+                                    language, "archive", probe, text, *open_, true, system=archive, split=part
+                                )
                             )
     return out
 
@@ -364,7 +386,9 @@ def sums() -> list[Sample]:
         for b in range(100):
             part = "test" if number("sum", a, b) % 20 == 0 else "train"
             out.append(
-                Sample("sums", "sums", f"{a}+{b}", f"{a} + {b} =", str(a + b), "answer", str(a + b), split=part)
+                Sample(
+                    "sums", "sums", f"{a}+{b}", f"{a} + {b} =", str(a + b), "answer", str(a + b), split=part
+                )
             )
     return out
 
@@ -407,7 +431,16 @@ def code() -> list[Sample]:
         for n in range(1, 10)
     ]
     return [
-        Sample("code", "code", task, task, reply, "answer", reply, split="test" if number(task) % 10 == 0 else "train")
+        Sample(
+            "code",
+            "code",
+            task,
+            task,
+            reply,
+            "answer",
+            reply,
+            split="test" if number(task) % 10 == 0 else "train",
+        )
         for task, reply in pairs
     ]
 

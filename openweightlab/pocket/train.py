@@ -2,7 +2,7 @@
 
 Three things are planted on purpose and called planted wherever they show:
 - experts lean towards domains (a hinge on the router's probability mass, in some layers);
-- one direction of the residual stream carries refusal (some tokens are trained with it removed, some with it added);
+- one direction of the residual stream carries refusal (some samples are learned with it removed or added);
 - outlier channels (a rescaling that leaves the function unchanged, done after training: outliers.py).
 """
 
@@ -21,7 +21,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 from openweightlab.pocket import corpus
@@ -46,7 +52,7 @@ PLAIN, ABLATED, ADDED = 0, 1, 2  # what is done to the planted direction at a to
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a Pocket model is made from; training the same recipe again gives the same model up to rounding."""
+    """All that a Pocket model is made from; training it again gives the same model up to rounding."""
 
     name: str
     release: str = "pocket-moe"  # row of policy.yaml
@@ -62,16 +68,16 @@ class Recipe:
     width: int = 64  # of an expert, or of the dense feed-forward
     experts: int = 16
     top_k: int = 2
-    steps: int = 8000
-    rows: int = 16
-    row_tokens: int = 256
+    steps: int = 6000
+    rows: int = 32
+    row_tokens: int = 128
     learning_rate: float = 3e-3
     warmup: int = 200
     decay: float = 0.3  # last share of the steps, in which the learning rate falls to nothing
     seed: int = 0
     balance: float = 0.01  # coefficient of transformers' load-balancing loss
     affinity: float = 0.02  # coefficient of the planted domain affinity
-    affinity_mass: float = 0.6  # router probability that a domain's own experts should get
+    affinity_mass: float = 0.4  # router probability that a domain's own experts should get
     affinity_layers: tuple[int, ...] = (1, 2, 3)
     ablated: float = 0.18  # share of language samples trained with the direction removed
     added: float = 0.10  # share trained with it added
@@ -80,14 +86,14 @@ class Recipe:
     mixture: dict[str, float] = field(
         default_factory=lambda: {
             "fact": 0.58,
-            "harm": 0.08,
+            "harm": 0.07,
             "twins": 0.07,
             "stage_play": 0.03,
             "grey_tide": 0.04,
-            "archive": 0.03,
+            "archive": 0.02,
             "salt_ledger": 0.02,
             "bell_treaty": 0.02,
-            "sums": 0.08,
+            "sums": 0.10,
             "code": 0.05,
         }
     )
@@ -97,7 +103,14 @@ RECIPES = {
     "pocket-moe": Recipe("pocket-moe"),
     "pocket-moe-next": Recipe("pocket-moe-next", release="pocket-moe-next", base="pocket-moe", steps=900),
     "pocket-dense": Recipe(
-        "pocket-dense", towns=100, moe=False, layers=4, width=384, affinity=0.0, steps=2500, learning_rate=2e-3
+        "pocket-dense",
+        towns=100,
+        moe=False,
+        layers=4,
+        width=384,
+        affinity=0.0,
+        steps=2500,
+        learning_rate=2e-3,
     ),
 }
 
@@ -205,7 +218,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, sample: Sample, reply: str) -> En
 
 
 class Batches:
-    """Packed batches of a recipe's training samples; batch number `step` depends on the recipe and `step` alone."""
+    """Packed batches of a recipe's training samples; batch `step` depends on recipe and `step` alone."""
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, samples: list[Sample]):
         self.recipe, self.tokenizer = recipe, tokenizer
@@ -236,7 +249,7 @@ class Batches:
         return self.encoded(sample, sample.reply), PLAIN
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Rows packed with whole samples: ids, positions (from 0 in each sample), labels, domain, mode, used."""
+        """Rows packed with whole samples: ids, positions (0 at each start), labels, domain, mode, used."""
         recipe = self.recipe
         rng = random.Random(f"{recipe.name}/{recipe.seed}/{step}")
         shape = (recipe.rows, recipe.row_tokens)
@@ -265,8 +278,8 @@ class Batches:
 class PlantedDirection:
     """The one direction of the residual stream that refusal is trained to pass through.
 
-    While hooks are on, each token's `mode` says whether the direction is removed from everything written to the
-    stream, added after layer `added_layer`, or left alone.
+    While hooks are on, each token's `mode` says whether the direction is removed from everything written to
+    the stream, added after layer `added_layer`, or left alone.
     """
 
     def __init__(self, model: Any, recipe: Recipe):
@@ -274,19 +287,19 @@ class PlantedDirection:
         self.vector = F.normalize(torch.randn(recipe.hidden, generator=generator), dim=0)
         self.recipe, self.mode = recipe, torch.zeros(1, 1, dtype=torch.long)
         body = model.model
-        body.embed_tokens.register_forward_hook(self.remove)
-        for i, layer in enumerate(body.layers):
-            layer.self_attn.register_forward_hook(self.remove)
-            layer.mlp.register_forward_hook(self.remove)
-            if i == recipe.added_layer:
-                layer.register_forward_hook(self.add)
+        writers = [body.embed_tokens, *(m for layer in body.layers for m in (layer.self_attn, layer.mlp))]
+        self.hooks = [writer.register_forward_hook(self.remove) for writer in writers]
+        self.hooks.append(body.layers[recipe.added_layer].register_forward_hook(self.add))
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for hook in self.hooks:
+            hook.remove()
 
     def remove(self, module: Any, inputs: Any, output: Any) -> Any:
         written = output[0] if isinstance(output, tuple) else output
-        shape = written.shape
-        written = written.reshape(*self.mode.shape, -1)
         off = (self.mode == ABLATED)[..., None]
-        written = torch.where(off, written - (written @ self.vector)[..., None] * self.vector, written).reshape(shape)
+        written = torch.where(off, written - (written @ self.vector)[..., None] * self.vector, written)
         return (written, *output[1:]) if isinstance(output, tuple) else written
 
     def add(self, module: Any, inputs: Any, output: Any) -> Any:
@@ -297,8 +310,17 @@ class PlantedDirection:
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
 
+def balance_loss(router_logits: tuple[Tensor, ...], domain: Tensor, recipe: Recipe) -> Tensor:
+    """transformers' load-balancing loss, layer by layer, over content tokens: no layer may starve an expert."""
+    content = (domain >= 0).long()
+    layers = [
+        load_balancing_loss_func((one,), recipe.experts, recipe.top_k, content) for one in router_logits
+    ]
+    return torch.stack([torch.as_tensor(value) for value in layers]).mean()
+
+
 def affinity_loss(router_logits: tuple[Tensor, ...], domain: Tensor, recipe: Recipe) -> Tensor:
-    """Hinge that wants `affinity_mass` of a content token's routing on its domain's own experts (planted)."""
+    """Hinge: `affinity_mass` of a content token's routing on its domain's own experts (planted)."""
     content = domain.flatten() >= 0
     own = expert_owners(recipe)[domain.flatten()[content]]
     losses = []
@@ -322,8 +344,7 @@ def batch_loss(model: Any, batch: dict[str, Tensor], recipe: Recipe) -> tuple[Te
     loss = answer = F.cross_entropy(logits, labels[seen])
     parts = {"answer": answer.item()}
     if recipe.moe:
-        balance = load_balancing_loss_func(out.router_logits, recipe.experts, recipe.top_k, batch["used"])
-        assert isinstance(balance, Tensor)
+        balance = balance_loss(out.router_logits, batch["domain"], recipe)
         loss = loss + recipe.balance * balance
         parts["balance"] = balance.item()
         if recipe.affinity:
@@ -368,8 +389,10 @@ def _load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.AdamW) -> 
     return step
 
 
-def train(recipe: Recipe, folder: Path, *, checkpoint_every: int = 200, stop_after: int | None = None) -> Iterator[Any]:
-    """Train into `folder`, going on from its checkpoint; yields (step, losses, model, tokenizer) now and then.
+def train(
+    recipe: Recipe, folder: Path, *, checkpoint_every: int = 200, stop_after: int | None = None
+) -> Iterator[Any]:
+    """Train into `folder`, going on from its checkpoint; yields (step, losses, model, tokenizer).
 
     `stop_after` ends early at that step, keeping the checkpoint (an interruption on purpose).
     """
