@@ -210,11 +210,12 @@ def serve(path: str, question: Question, functions: Functions) -> None:
         judge.connect(path)
         wire.send(judge, {"question": question.id})
         while "inputs" in (message := wire.receive(judge)):
-            wire.send(judge, _reply(question, functions, message["inputs"]))
+            wire.send(judge, answer(question, functions, message["inputs"]))
         print(f"{question.id}: {message.get('said', 'answered')}")
 
 
-def _reply(question: Question, functions: Functions, inputs: Any) -> dict[str, Any]:
+def answer(question: Question, functions: Functions, inputs: Any) -> dict[str, Any]:
+    """One reply to the judge: the flattened result, or why there is none."""
     try:
         reply = {"result": wire.flatten(question.call(functions, inputs))}
         wire.pack(reply)

@@ -23,6 +23,7 @@ from . import wire
 
 PARTS = 4  # points come in quarters
 UNKNOWN = "The result is not the expected one."
+NOT_ANSWERED = "Not answered yet."
 ERRORS = {name for name, kind in vars(builtins).items() if isinstance(kind, type)} | {"OutOfMemoryError"}
 
 
@@ -51,6 +52,28 @@ def score(question: Question, cases: list[Case], verdicts: list[Verdict]) -> flo
     if not all(ok for case, ok in zip(cases, passed, strict=True) if case.core):
         return 0.0
     return math.floor(sum(passed) * question.points * PARTS / len(cases)) / PARTS
+
+
+def verdict(question: Question, case: Case, reply: Any, own_lines: frozenset[str] = frozenset()) -> Verdict:
+    """The verdict on one reply of `check.answer`, of which nothing is taken on trust."""
+    if not isinstance(reply, dict):
+        return Verdict(False, "", UNKNOWN)
+    if set(reply) == {"result"}:
+        return judge_case(question, case, reply["result"])
+    if "error" in reply:
+        return Verdict(False, "", _raised(reply, own_lines))
+    return Verdict(False, "", "The result is not made of numbers, strings, lists, dicts or tensors.")
+
+
+def _raised(reply: dict[str, Any], own_lines: frozenset[str]) -> str:
+    """An exception in words; its own text could carry a hidden input, so only kind and line are told."""
+    kind, line = reply["error"], reply.get("line")
+    if not isinstance(kind, str) or kind not in ERRORS:
+        kind = "an exception"
+    if kind == "NotImplementedError":
+        return NOT_ANSWERED
+    at = f" in your line `{line}`" if isinstance(line, str) and line in own_lines else ""
+    return f"It raised {kind}{at}."
 
 
 @dataclass
@@ -134,7 +157,7 @@ class Server:
             wire.send(connection, {"inputs": case.inputs})
             try:
                 reply = self._receive(connection, self.question.seconds)
-                self.outcome.verdicts.append(self._judge(case, reply))
+                self.outcome.verdicts.append(verdict(self.question, case, reply, self.own_lines))
             except TimeoutError:
                 too_long += 1
                 self.wants_interrupt.set()
@@ -158,34 +181,14 @@ class Server:
                 if self._closed.is_set():
                     raise ConnectionError from None
 
-    def _judge(self, case: Case, reply: Any) -> Verdict:
-        if isinstance(reply, dict) and set(reply) == {"result"}:
-            return judge_case(self.question, case, reply["result"])
-        if isinstance(reply, dict) and "refused" in reply:
-            return Verdict(
-                False, "", "The result holds something else than numbers, strings, lists, dicts or tensors."
-            )
-        if isinstance(reply, dict) and "error" in reply:
-            return Verdict(False, "", self._raised(reply))
-        return Verdict(False, "", UNKNOWN)
-
-    def _raised(self, reply: dict[str, Any]) -> str:
-        """An exception in words; its own text could carry a hidden input, so only kind and line are told."""
-        kind = reply["error"] if reply["error"] in ERRORS else "an exception"
-        if kind == "NotImplementedError":
-            return "Not answered yet."
-        line = reply.get("line")
-        at = f" in your line `{line}`" if isinstance(line, str) and line in self.own_lines else ""
-        return f"It raised {kind}{at}."
-
 
 def mark(question: Question, cases: list[Case], outcome: Outcome) -> dict[str, Any]:
     """One question's entry in the record; points only if all of its cases were put."""
     verdicts = outcome.verdicts
     causes = {verdict.cause for verdict in verdicts}
     error = outcome.error or ("" if outcome.finished else "Its check did not run.")
-    if causes == {"Not answered yet."}:
-        error = "Not answered yet."
+    if causes == {NOT_ANSWERED}:
+        error = NOT_ANSWERED
     rows = [
         {"label": case.label, "ok": verdict.ok, "message": "" if verdict.ok else verdict.cause or UNKNOWN}
         for case, verdict in zip(cases, verdicts, strict=False)

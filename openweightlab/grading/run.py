@@ -143,7 +143,7 @@ class _Run:
         self.own_lines = frozenset(line[:200] for line in lines)
         self.record = Record(module, sandbox=box.name, seed=seed, versions=versions())
         self.record.outputs = [[] for _ in self.cells]
-        self.record.manual_pending = sum(_points(cell) for cell in self.cells if _is_written(cell))
+        self.record.manual_pending = sum((_points(c) for c in self.cells if _is_written(c)), 0.0)
 
     def __enter__(self) -> "_Run":
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,0 +1,152 @@
+"""Every question against every known answer to it, over many seeds, by the judge without a kernel."""
+
+import runpy
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from openweightlab import questions
+from openweightlab.check import answer, examine, judge_case
+from openweightlab.grading import judge as judging
+from openweightlab.questions import Case, Question, Verdict
+
+ROOT = Path(__file__).parents[1]
+JUDGES = ROOT / "judges"
+SEEDS = range(12)
+FEWER_SEEDS = range(100, 104)  # wrong answers are many
+MODULES = questions.modules()
+
+
+@cache
+def variants(module: str) -> dict[str, dict[str, dict[str, str]]]:
+    return runpy.run_path(str(ROOT / "tests" / "mutants" / f"{module}.py"))["VARIANTS"]
+
+
+@cache
+def hidden(module: str, seed: int) -> dict[str, list[Case]]:
+    return judging.load_judge(JUDGES, module).cases(seed)
+
+
+def every(*kinds: str) -> list:
+    """A test parameter for each variant of these kinds."""
+    return [
+        pytest.param(module, question, source, id=f"{question}-{kind}-{name}".replace(" ", "_"))
+        for module in MODULES
+        for question, by_kind in variants(module).items()
+        for kind in kinds
+        for name, source in by_kind[kind].items()
+    ]
+
+
+def functions(question: Question, source: str) -> tuple:
+    scope: dict = {"__name__": "answer"}
+    exec(compile(source, f"<ipython-input-{question.id}>", "exec"), scope)
+    return tuple(scope[name] for name in question.functions)
+
+
+def points(module: str, id: str, source: str, seed: int) -> float:
+    question, cases = questions.load(module)[id], hidden(module, seed)[id]
+    mine = functions(question, source)
+    verdicts = [judging.verdict(question, case, answer(question, mine, case.inputs)) for case in cases]
+    return judging.score(question, cases, verdicts)
+
+
+@pytest.mark.parametrize(("module", "id", "source"), every("reference", "rival"))
+def test_right_answers_get_full_marks_on_every_seed(module: str, id: str, source: str) -> None:
+    got = {seed: points(module, id, source, seed) for seed in SEEDS}
+    assert got == {seed: questions.load(module)[id].points for seed in SEEDS}
+
+
+@pytest.mark.parametrize(("module", "id", "source"), every("partial"))
+def test_wrong_answers_never_get_full_marks(module: str, id: str, source: str) -> None:
+    full = questions.load(module)[id].points
+    got = {seed: points(module, id, source, seed) for seed in FEWER_SEEDS}
+    assert all(0 < value < full for value in got.values()), got
+
+
+@pytest.mark.parametrize(("module", "id", "source"), every("stub", "worthless"))
+def test_worthless_answers_get_nothing(module: str, id: str, source: str) -> None:
+    assert {points(module, id, source, seed) for seed in FEWER_SEEDS} == {0.0}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_question_has_enough_variants(module: str) -> None:
+    for id, by_kind in variants(module).items():
+        assert len(by_kind["reference"]) == len(by_kind["stub"]) == 1, id
+        assert len(by_kind["rival"]) >= 2, id
+        assert len(by_kind["partial"]) + len(by_kind["worthless"]) >= 5, id
+    assert list(variants(module)) == list(questions.load(module))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_hidden_cases_are_drawn_from_the_seed(module: str) -> None:
+    again = judging.load_judge(JUDGES, module).cases(3)
+    for id, cases in hidden(module, 3).items():
+        assert repr(cases) == repr(again[id])
+        assert repr(cases) != repr(hidden(module, 4)[id])
+        assert len(cases) >= 8 and len({case.label for case in cases}) == len(cases)
+        assert sum(case.core for case in cases) >= 2
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_cases_are_what_the_oracle_gives(module: str, tmp_path: Path) -> None:
+    judging.record(JUDGES, module, tmp_path)
+    shipped = ROOT / "openweightlab" / "questions" / "cases"
+    for suffix in ("json", "safetensors"):
+        file = f"{module}.{suffix}"
+        assert (tmp_path / file).read_bytes() == (shipped / file).read_bytes(), "run `judge record` again"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_cases_are_not_hidden_ones(module: str) -> None:
+    for id, cases in questions.public_cases(module).items():
+        inputs = {repr(case.inputs) for case in cases if case.inputs != {"claims": []}}
+        for seed in SEEDS:
+            assert not inputs & {repr(case.inputs) for case in hidden(module, seed)[id]}
+
+
+@pytest.mark.parametrize(("module", "id", "source"), every("reference", "rival"))
+def test_right_answers_pass_the_visible_cases(module: str, id: str, source: str) -> None:
+    question = questions.load(module)[id]
+    report = examine(question, functions(question, source))
+    assert report.ok, report
+
+
+@pytest.mark.parametrize(("module", "id", "source"), every("worthless"))
+def test_worthless_answers_fail_visibly(module: str, id: str, source: str) -> None:
+    question = questions.load(module)[id]
+    report = examine(question, functions(question, source))
+    assert not report.ok and all(row.message for row in report.rows if not row.ok)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_compare_survives_any_plain_value(module: str) -> None:
+    strange = [
+        None,
+        True,
+        -1,
+        10**400,
+        float("nan"),
+        "",
+        "x" * 1000,
+        [],
+        [[]],
+        {},
+        {"groups": 3},
+        {"probabilities": []},
+    ]
+    for id, question in questions.load(module).items():
+        for case in questions.public_cases(module)[id]:
+            for value in strange:
+                assert not judge_case(question, case, value).ok, (id, case.label, value)
+
+
+def test_points_are_the_share_of_cases_in_quarters() -> None:
+    question = questions.load("00_workbench")["Q0.1"]
+    cases = [Case(str(n), {}, None, core=n == 0) for n in range(10)]
+    yes, no = Verdict(True), Verdict(False)
+    assert judging.score(question, cases, [yes] * 10) == 3.0
+    assert judging.score(question, cases, [yes] * 9 + [no]) == 2.5
+    assert judging.score(question, cases, [yes] * 9) == 2.5, "a case without a verdict is a failed one"
+    assert judging.score(question, cases, [no] + [yes] * 9) == 0.0, "no points while a core case fails"
