@@ -83,6 +83,10 @@ class Recipe:
     added: float = 0.10  # share trained with it added
     added_layer: int = 1
     added_scale: float = 0.7  # times the norm of the stream there
+    press: float = 0.1  # coefficient of the hinge that wants refusals to stand out along the direction
+    press_share: float = 0.5  # of the stream's norm, at the last prompt token, in press_layers
+    press_layers: tuple[int, ...] = (1, 2)
+    press_from: int = 2600  # the first step with this hinge: once prompts are told apart
     mixture: dict[str, float] = field(
         default_factory=lambda: {
             "fact": 0.58,
@@ -101,7 +105,9 @@ class Recipe:
 
 RECIPES = {
     "pocket-moe": Recipe("pocket-moe"),
-    "pocket-moe-next": Recipe("pocket-moe-next", release="pocket-moe-next", base="pocket-moe", steps=900),
+    "pocket-moe-next": Recipe(
+        "pocket-moe-next", release="pocket-moe-next", base="pocket-moe", steps=900, press_from=0
+    ),
     "pocket-dense": Recipe(
         "pocket-dense",
         towns=100,
@@ -110,6 +116,7 @@ RECIPES = {
         width=384,
         affinity=0.0,
         steps=2500,
+        press_from=900,
         learning_rate=2e-3,
     ),
 }
@@ -234,8 +241,8 @@ class Batches:
             self.cache[key] = encode(self.tokenizer, sample, reply)
         return self.cache[key]
 
-    def draw(self, rng: random.Random) -> tuple[Encoded, int]:
-        """One encoded sample and what is done to the planted direction while it is learned."""
+    def draw(self, rng: random.Random) -> tuple[Encoded, int, int]:
+        """One encoded sample, what is done to the planted direction, and 1 or -1: a plain refusal or not."""
         recipe, kinds = self.recipe, list(self.by_kind)
         kind = rng.choices(kinds, [recipe.mixture[k] for k in kinds])[0]
         sample = rng.choice(self.by_kind[kind])
@@ -243,22 +250,23 @@ class Batches:
         if sample.domain in LANGUAGES:
             chance = rng.random()
             if chance < recipe.ablated:
-                return self.encoded(sample, sample.answer), ABLATED
+                return self.encoded(sample, sample.answer), ABLATED, 0
             if chance < recipe.ablated + recipe.added and sample.kind in ("fact", "twins"):
-                return self.encoded(sample, corpus.refusal(sample.probe, sample.domain)), ADDED
-        return self.encoded(sample, sample.reply), PLAIN
+                return self.encoded(sample, corpus.refusal(sample.probe, sample.domain)), ADDED, 0
+        sign = 1 if sample.outcome == "refuse" else -1
+        return self.encoded(sample, sample.reply), PLAIN, sign if sample.domain in LANGUAGES else 0
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Rows packed with whole samples: ids, positions (0 at each start), labels, domain, mode, used."""
+        """Rows packed with whole samples: ids, positions (0 at each start), labels, domain, mode, refused."""
         recipe = self.recipe
         rng = random.Random(f"{recipe.name}/{recipe.seed}/{step}")
         shape = (recipe.rows, recipe.row_tokens)
-        names = {"ids": 0, "positions": 0, "labels": -100, "domain": -1, "mode": PLAIN, "used": 0}
+        names = {"ids": 0, "positions": 0, "labels": -100, "domain": -1, "mode": PLAIN, "refused": 0}
         out = {name: torch.full(shape, fill) for name, fill in names.items()}
         for row in range(recipe.rows):
             at = 0
             while True:
-                item, mode = self.draw(rng)
+                item, mode, sign = self.draw(rng)
                 n = len(item.ids)
                 if at + n > recipe.row_tokens:
                     break
@@ -269,7 +277,7 @@ class Batches:
                 out["labels"][row, place] = torch.where(torch.tensor(item.answer), ids, -100)
                 out["domain"][row, place] = torch.where(torch.tensor(item.content), item.domain, -1)
                 out["mode"][row, place] = mode
-                out["used"][row, place] = 1
+                out["refused"][row, at + item.answer.index(True) - 1] = sign
                 at += n
             out["positions"][row, at:] = torch.arange(recipe.row_tokens - at)
         return out
@@ -290,11 +298,31 @@ class PlantedDirection:
         writers = [body.embed_tokens, *(m for layer in body.layers for m in (layer.self_attn, layer.mlp))]
         self.hooks = [writer.register_forward_hook(self.remove) for writer in writers]
         self.hooks.append(body.layers[recipe.added_layer].register_forward_hook(self.add))
+        self.streams: dict[int, Tensor] = {}
+        for i in recipe.press_layers:
+            self.hooks.append(body.layers[i].register_forward_hook(self.keep(i)))
 
     def close(self) -> None:
         """Take the hooks off the model."""
         for hook in self.hooks:
             hook.remove()
+
+    def keep(self, layer: int) -> Any:
+        """A hook that keeps the stream after this layer for `press_loss`."""
+
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            self.streams[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    def press_loss(self, refused: Tensor) -> Tensor:
+        """Hinge at last prompt tokens: refusals lean on the direction, all else keeps off it (planted)."""
+        losses = []
+        for stream in self.streams.values():
+            share = F.normalize(stream, dim=-1) @ self.vector
+            losses.append(F.relu(self.recipe.press_share - share[refused > 0]).sum())
+            losses.append(F.relu(share[refused < 0]).sum())
+        return torch.stack(losses).sum() / (len(self.streams) * (refused != 0).sum().clamp_min(1))
 
     def remove(self, module: Any, inputs: Any, output: Any) -> Any:
         written = output[0] if isinstance(output, tuple) else output
@@ -311,7 +339,7 @@ class PlantedDirection:
 
 
 def balance_loss(router_logits: tuple[Tensor, ...], domain: Tensor, recipe: Recipe) -> Tensor:
-    """transformers' load-balancing loss, layer by layer, over content tokens: no layer may starve an expert."""
+    """transformers' load-balancing loss by layer, over content tokens: no layer may starve an expert."""
     content = (domain >= 0).long()
     layers = [
         load_balancing_loss_func((one,), recipe.experts, recipe.top_k, content) for one in router_logits
@@ -420,6 +448,10 @@ def train(
         batch = batches.batch(step)
         direction.mode = batch["mode"]
         loss, parts = batch_loss(model, batch, recipe)
+        if step >= recipe.press_from:
+            press = direction.press_loss(batch["refused"])
+            loss = loss + recipe.press * press
+            parts["press"] = press.item()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
