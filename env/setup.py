@@ -163,7 +163,7 @@ def check_machine(variant: str) -> None:
     if not (VENV / "pyvenv.cfg").exists() and free < FREE_GB[variant]:
         raise Stop(
             f"The disk under {ROOT} has {free:.1f} GB free, and the first set-up takes up "
-            f"to {FREE_GB[variant]:.0f} GB. Free some space or move the course to a larger disk, then call again."
+            f"to {FREE_GB[variant]:.0f} GB. Free some or move the course to a larger disk, then call again."
         )
 
 
@@ -269,8 +269,8 @@ REASONS = (  # in pip's words -> in ours; the first that matches tells
     ),
     (
         r"Permission denied|Access is denied|Read-only file system|WinError (5|32)\b",
-        "a file in .venv can't be written. Close every JupyterLab that uses it and check who owns the folder, "
-        "then call again",
+        "a file in .venv can't be written. Close every JupyterLab that uses it and check who owns the "
+        "folder, then call again",
     ),
     (
         r"Connection|connection|resolve|resolution|timed out|Retrying|Max retries|ProxyError|SSLError",
@@ -279,8 +279,8 @@ REASONS = (  # in pip's words -> in ours; the first that matches tells
     ),
     (
         r"No matching distribution|Could not find a version",
-        "a package has no build for this Python and system ({python}, {system}). Use a 64-bit Python 3.11 to "
-        "3.13",
+        "a package has no build for this Python and system ({python}, {system}). "
+        "Use a 64-bit Python 3.11, 3.12 or 3.13",
     ),
 )
 
