@@ -112,3 +112,12 @@ def pytest_runtest_setup(item):
         reason = NEEDS.get(marker.name, lambda: None)()
         if reason:
             pytest.skip(f"{item.name}: {reason}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the seconds and the memory of every notebook that tests ran (record_property "notebook")."""
+    done = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
+    lines = [text for report in done for name, text in report.user_properties if name == "notebook"]
+    if lines:
+        terminalreporter.section("notebooks, top to bottom")
+        terminalreporter.write_line("\n".join(lines))

@@ -6,7 +6,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from openweightlab.authoring.question_rules import Spec
-from openweightlab.authoring.release import leaks, release
+from openweightlab.authoring.release import faults, release
 from openweightlab.authoring.rules import problems
 from openweightlab.authoring.source import Problem, Refused, Source, fingerprint, read_source, to_text
 
@@ -69,8 +69,6 @@ def _stamp(notebooks: dict[str, NotebookNode]) -> None:
 
 
 def _refuse_leaks(source: Source, exercise: NotebookNode) -> None:
-    """Raise Refused if an exercise's cell repeats part of a solution."""
-    texts = {number: cell.source for number, cell in enumerate(exercise.cells)}
-    found = leaks(source.notebook, texts)
-    if found:
-        raise Refused([source.problem(leak.where, f"students would read this: {leak}") for leak in found])
+    """Raise Refused if an exercise shows what students must not see; nbgrader keeps the number of cells."""
+    if found := faults(source.notebook, exercise):
+        raise Refused([source.problem(cell, f"students would see {text}") for cell, text in found])

@@ -124,7 +124,7 @@ def write(root: Path, built: Mapping[str, str]) -> list[str]:
 
 
 def show_difference(root: Path, path: str, text: str) -> str:
-    """Unified diff of the cells' sources, from the file to what its source gives."""
+    """Unified diff of what an author writes, from the file to what its source gives."""
     there = _read(root / path) if (root / path).exists() else nbformat.v4.new_notebook()
     if there is None:
         return "  (cannot be read as a notebook)"
@@ -133,9 +133,12 @@ def show_difference(root: Path, path: str, text: str) -> str:
 
 
 def _plain(notebook: NotebookNode) -> list[str]:
-    """A notebook's cells as lines, each with a header."""
-    lines = []
+    """A notebook's cells as lines, each below a header with its type, tags and nbgrader settings."""
+    lines: list[str] = []
     for cell in notebook.cells:
-        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id", "")
-        lines += [f"# %% {cell.cell_type} {grade_id}".rstrip(), *cell.source.split("\n")]
+        settings = cell.metadata.get("nbgrader", {})
+        shown = [cell.cell_type, *cell.metadata.get("tags", []), settings.get("grade_id")]
+        shown += [name for name in ("grade", "solution", "locked") if settings.get(name)]
+        shown += [f"{settings['points']} points"] if "points" in settings else []
+        lines += [f"# %% {' '.join(filter(None, shown))}", *cell.source.split("\n")]
     return lines

@@ -183,22 +183,24 @@ def _answer(asked: Asked, spec: Spec, cell: int) -> Found:
 
 
 def without_solutions(text: str) -> tuple[str, int]:
-    """A cell's text with `...` for each solution region, and how many there were (0 if one has no end).
+    """A cell's text with `...` for each solution region, and how many there were (0 if one is not closed).
 
     >>> without_solutions("def f():\\n    ### BEGIN SOLUTION\\n    return 1\\n    ### END SOLUTION")
     ('def f():\\n    ...', 1)
     """
     kept: list[str] = []
-    regions, inside = 0, False
+    marks = re.findall(r"(BEGIN|END) SOLUTION", text)
+    paired = marks == ["BEGIN", "END"] * (len(marks) // 2)
+    inside = False
     for line in text.split("\n"):
         if "BEGIN SOLUTION" in line:
             inside = True
             kept.append(line[: len(line) - len(line.lstrip())] + "...")
         elif "END SOLUTION" in line:
-            inside, regions = False, regions + 1
+            inside = False
         elif not inside:
             kept.append(line)
-    return "\n".join(kept), 0 if inside else regions
+    return "\n".join(kept), len(marks) // 2 if paired else 0
 
 
 def _written_question(asked: Asked) -> Found:

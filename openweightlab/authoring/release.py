@@ -19,7 +19,7 @@ WINDOW = 10  # this many words and signs in a row, equal to a solution's, are a 
 def release(root: Path, solutions: Mapping[str, NotebookNode]) -> dict[str, NotebookNode]:
     """What `nbgrader generate_assignment` makes of each module's solution, by the course's settings.
 
-    Works in a folder of its own with a gradebook of its own: the instructor's gradebook.db is not touched.
+    Works in a folder of its own and without a gradebook, so that the instructor's is not touched.
     Raises RuntimeError, with nbgrader's words, where nbgrader refuses.
     """
     exercises = {}
@@ -45,7 +45,8 @@ def _generate(config_file: Path, course: Path, module: str) -> None:
     config = PyFileConfigLoader(config_file.name, path=str(config_file.parent)).load_config()
     config.CourseDirectory.update({"root": str(course), "assignment_id": module})
     config.CourseDirectory.update({"source_directory": "solutions", "release_directory": "exercises"})
-    config.CourseDirectory.db_url = f"sqlite:///{course / 'gradebook.db'}"
+    config.GenerateAssignment.no_database = True  # as `nbgrader generate_assignment --no-db` does
+    config.SaveCells.enabled = False
     converter = GenerateAssignment(coursedir=CourseDirectory(config=config), config=config)
     words = _Errors(logging.ERROR)
     converter.log.addHandler(words)
@@ -128,4 +129,19 @@ def leaks(solution: NotebookNode, texts: Mapping[Any, str]) -> list[Leak]:
         hit = next((run for run in runs if run in where), None)
         if hit:
             found.append(Leak(name, where[hit], " ".join(hit)))
+    return found
+
+
+def faults(solution: NotebookNode, exercise: NotebookNode) -> list[tuple[int, str]]:
+    """What an exercise must not hold, as (cell number, words): solutions, hidden tests, judges, outputs."""
+    found = [
+        (leak.where, str(leak)) for leak in leaks(solution, dict(enumerate(c.source for c in exercise.cells)))
+    ]
+    for number, cell in enumerate(exercise.cells):
+        if mark := re.search(r"(BEGIN|END) (SOLUTION|HIDDEN TESTS|MARK SCHEME)", cell.source):
+            found.append((number, f"the line {mark[0]!r}"))
+        if cell.cell_type == "code" and re.search(r"\bjudges\b", cell.source):
+            found.append((number, "code that names the judges"))
+        if cell.get("outputs") or cell.get("execution_count"):
+            found.append((number, "an output"))
     return found
