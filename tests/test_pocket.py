@@ -142,7 +142,7 @@ def test_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
 def test_training_learns(tmp_path):
     recipe = dataclasses.replace(SMALL, steps=150, warmup=5)
     losses = [parts["answer"] for _, parts, _, _ in train(recipe, tmp_path, checkpoint_every=10)]
-    assert losses[-1] < 0.5 * math.log(recipe.vocab)
+    assert sum(losses[-5:]) / 5 < 0.6 * math.log(recipe.vocab)  # a guess costs log(vocab)
 
 
 @pytest.mark.parametrize("moe", [True, False])
