@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,18 @@ def test_another_process_in_another_folder_builds_the_same_bytes(tmp_path):
     for path in made:
         assert (tmp_path / path).read_bytes() == (ROOT / path).read_bytes(), path
     assert not list(tmp_path.glob("gradebook.db")), "the builder touched a gradebook"
+
+
+def test_links_to_files_lead_somewhere():
+    notebooks_here = [*ROOT.glob("lessons/*.ipynb"), *ROOT.glob("exercises/*/*.ipynb")]
+    assert notebooks_here
+    dead = []
+    for file in notebooks_here:
+        text = "\n".join(c.source for c in nbformat.read(file, 4).cells if c.cell_type == "markdown")
+        links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r"(?:src|href)=\"([^\"#]+)", text)
+        local = [link for link in links if not re.match(r"[a-z]+:", link)]
+        dead += [f"{file.name}: {link}" for link in local if not (file.parent / link).exists()]
+    assert dead == []
 
 
 # What is built
