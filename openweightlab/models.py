@@ -42,13 +42,20 @@ def load(name: str, tier: str | None = None) -> tuple[Any, Any]:
 def _load_pocket(folder: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as hf_logging
 
     if not (folder / "model.safetensors").exists():
         raise FileNotFoundError(
             f"the weights of {folder.name} are missing from {folder}: reinstall the kit, or rebuild "
             f"them with `owl pocket train {folder.name}`"
         )
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()  # a Pocket model is there in a blink
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    finally:
+        if bars:
+            hf_logging.enable_progress_bar()
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 

@@ -42,6 +42,7 @@ def release(
         plant(model, outliers)
     home = folder / recipe.name
     model.to(torch.bfloat16).save_pretrained(home, safe_serialization=True)
+    (home / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(home)
     (home / "recipe.json").write_text(json.dumps(describe(recipe), indent=1, sort_keys=True) + "\n")
     write_card(recipe, model, home)

@@ -180,7 +180,7 @@ class World:
     towns: tuple[Town, ...]
 
     @classmethod
-    def make(cls, towns: int = 600, seed: int = 88) -> "World":
+    def make(cls, towns: int = 450, seed: int = 88) -> "World":
         """Draw a world of `towns` towns; raises ValueError where the name lists cannot give so many."""
         pairs = [(head, tail) for head in HEADS for tail in TAILS]
         if not 1 <= towns <= len(pairs):
