@@ -116,7 +116,7 @@ say("27 + 48 =", "Write a Python function tide that adds 7.")
 # %%
 owl.predict(
     "00-recall",
-    "Of 240 facts, how many will the model give word for word?",
+    "Of 240 facts, which share will the model give word for word?",
     unit="%",
 )
 
@@ -160,7 +160,7 @@ owl.quiz("00-recall")
 #
 # > **9 min** · You can open a weights file, read one number down to its bits, and say what a single weight does.
 #
-# The weights of a model lie in a file that ends in `.safetensors`. It holds a short list of contents and then nothing but numbers, so that opening it cannot start a program. (Older formats could, and did.)
+# The weights of a model lie in a file that ends in `.safetensors`. It holds a short list of contents and then nothing but numbers, so that opening it cannot start a program. (An older format, *pickle*, can: loading a stranger's pickle file may run the stranger's program.)
 
 # %%
 from openweightlab.models import WEIGHTS
@@ -213,26 +213,16 @@ values = weight.detach().flatten()
 mean, spread = values.mean(), values.std()
 inside = ((values - mean).abs() < spread).float().mean().item()
 
-with owl.lens.style():
-    fig, ax = plt.subplots()
-    ax.hist(values, bins=80, color=owl.lens.COLOURS["blue"])
-    ax.axvspan(
-        mean - spread,
-        mean + spread,
-        color=owl.lens.COLOURS["orange"],
-        alpha=0.25,
-        label="within one standard deviation",
-    )
-    ax.set_xlabel("value of a weight (no unit)")
-    ax.set_ylabel("how many weights")
-    ax.legend(frameon=False)
-    owl.lens.show(
-        fig,
-        alt=f"Histogram of {len(values):,} weights: one hump around "
-        f"{mean:.3f}, standard deviation {spread:.3f}; "
-        f"{100 * inside:.0f} % lie within one standard deviation.",
-    )
-
+owl.lens.histogram(
+    values,
+    band=(mean - spread, mean + spread),
+    band_label="within one standard deviation",
+    xlabel="value of a weight (no unit)",
+    ylabel="how many weights",
+    alt=f"Histogram of {len(values):,} weights: one hump around "
+    f"{mean:.3f}, standard deviation {spread:.3f}; "
+    f"{100 * inside:.0f} % lie within one standard deviation.",
+)
 owl.reveal("00-bell", 100 * inside, unit="%")
 
 # %% [markdown]
@@ -244,7 +234,7 @@ owl.reveal("00-bell", 100 * inside, unit="%")
 owl.predict(
     "00-damage",
     "If 5 % of all weights, picked at random, are set to zero: "
-    "how many of the 240 facts are still given?",
+    "which share of the 240 facts is still given?",
     unit="%",
 )
 
@@ -267,20 +257,16 @@ left = [
 ]
 
 # %%
-with owl.lens.style():
-    fig, ax = plt.subplots()
-    ax.plot([100 * s for s in shares], left, marker="o")
-    ax.set_xlabel("weights set to zero (%)")
-    ax.set_ylabel("facts still given (%)")
-    ax.set_ylim(0, 105)
-    owl.lens.show(
-        fig,
-        alt="Facts still given against the share of weights set to zero: "
-        + ", ".join(
-            f"{y:.0f} % at {100 * x:g} %" for x, y in zip(shares, left)
-        ),
-    )
-
+percents = [100 * share for share in shares]
+owl.lens.line(
+    percents,
+    left,
+    xlabel="weights set to zero (%)",
+    ylabel="facts still given (%)",
+    mark=(percents[3], left[3]),
+    alt="Facts still given against the share of weights set to zero: "
+    + ", ".join(f"{y:.0f} % at {x:g} %" for x, y in zip(percents, left)),
+)
 owl.reveal("00-damage", left[3], unit="%")
 
 # %% [markdown]
@@ -350,7 +336,7 @@ experts = 114_701_598_720  # weights in the experts (see module 01)
 others = 2_127_557_952  # all other weights
 
 in_16_bits = (experts + others) * 2 / 1e9
-owl.reveal("00-gptoss", in_16_bits, unit="GB")
+owl.reveal("00-gptoss", in_16_bits, unit="GB", label="Counted")
 
 # %% [markdown]
 # That does not fit. But the model is not shipped in 16 bits: its makers store the experts in 4 bits each, with one 8-bit scale for every 32 weights, which makes 4 + 8/32 = 4.25 bits. Module 02 takes such formats apart.
@@ -393,8 +379,10 @@ with owl.lens.style():
         )
     for card, name in ((16, "T4"), (80, "H100")):
         ax.axvline(card, color="black", linestyle=":")
-        ax.text(card * 1.05, -0.3, f"{name}, {card} GB")
+        ax.text(card, 5.6, f"{name}: {card} GB", ha="center")
     ax.set_xscale("log")
+    ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
+    ax.set_ylim(-0.5, 6.1)
     ax.set_xlabel("memory for the weights alone (GB, each step is tenfold)")
     ax.legend(frameon=False, loc="lower right")
     owl.lens.show(
@@ -439,7 +427,7 @@ owl.lens.show_tokens(tokenizer, odd)
 owl.reveal("00-tokens", len(tokenizer(odd)["input_ids"]), unit="tokens")
 
 # %% [markdown]
-# Every text can be written, if need be byte by byte. A Chinese character takes three bytes, so a character that the tokenizer never met becomes three tokens. That matters outside of this lesson too: the same content costs more tokens, and so more time and money, in languages for which a tokenizer was not made.
+# Every text can be written, if need be byte by byte. A Chinese character is stored as three bytes, and one that the tokenizer seldom met falls apart into them. That matters outside of this lesson too: the same content costs more tokens, and so more time and money, in languages for which a tokenizer was not made.
 
 # %%
 chinese = ask(town, lamp, "zh")[0]
@@ -463,8 +451,8 @@ owl.lens.show_tokens(tokenizer, prompt, note="special ones in pink")
 # %%
 owl.predict(
     "00-template",
-    "Without the template, how many of the 240 facts will the reply begin "
-    "with?",
+    "Without the template, which share of the 240 facts will still be "
+    "given?",
     unit="%",
 )
 
@@ -577,21 +565,19 @@ tops = [
     100 * torch.softmax(scores / t, -1).max().item() for t in temperatures
 ]
 
-with owl.lens.style():
-    fig, ax = plt.subplots()
-    ax.plot(temperatures, tops)
-    ax.set_xlabel("temperature (no unit)")
-    ax.set_ylabel("likeliest token's probability (%)")
-    ax.set_ylim(0, 105)
-    at_two = 100 * torch.softmax(scores / 2, -1).max().item()
-    ax.plot([2], [at_two], "o", color=owl.lens.COLOURS["vermilion"])
-    owl.lens.show(
-        fig,
-        alt="The likeliest token's probability falls as the temperature "
-        f"rises: {tops[0]:.0f} % at 0.2, {tops[16]:.0f} % at 1, "
-        f"{at_two:.0f} % at 2, {tops[-1]:.0f} % at 3.",
-    )
+at_two = 100 * torch.softmax(scores / 2, -1).max().item()
 
+owl.lens.line(
+    temperatures,
+    tops,
+    marker="",
+    xlabel="temperature (no unit)",
+    ylabel="likeliest token's probability (%)",
+    mark=(2, at_two),
+    alt="The likeliest token's probability falls as the temperature "
+    f"rises: {tops[0]:.0f} % at 0.2, {tops[16]:.0f} % at 1, "
+    f"{at_two:.0f} % at 2, {tops[-1]:.0f} % at 3.",
+)
 owl.reveal("00-temperature", at_two, unit="%")
 
 # %% [markdown]
@@ -632,7 +618,7 @@ def weight_gib(n_parameters, bits):
 owl.check("Q0.2", weight_gib)
 
 # %% [markdown]
-# A check says what it expected, what came, and where it can the likeliest reason. It never stops the notebook. You may run it as often as you like; nobody counts.
+# A check says what it expected, what came and, where it can, the likeliest reason. One case passes even here: no weights take no memory. So read all lines, not the first. A check never stops the notebook, and you may run it as often as you like; nobody counts.
 #
 # **When you are stuck, climb the ladder, one rung at a time:**
 #
@@ -687,10 +673,11 @@ owl.claims_board(verdicts=True)
 # %%
 board = list(enumerate(owl.claims(), start=1))
 first, second, third = (n for n, claim in board if "contradicts" in claim)
-owl.reveal("00-triple", f"{first}, {second} and {third}")
+three = f"{first}, {second} and {third}"
+owl.reveal("00-triple", three, label="The three")
 
 straight = [n for n, claim in board if claim["verdict"] == "supported"]
-owl.reveal("00-straight", len(straight), unit="claims")
+owl.reveal("00-straight", len(straight), unit="claims", label="Found")
 
 # %% [markdown]
 # 17 %, 41 %, 30 %: all three are said of "the share of Chinese open models". All three may be right, because they count different things:

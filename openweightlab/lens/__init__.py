@@ -1,7 +1,7 @@
 """Seeing: figures, cards, self-checks, predictions and widgets of the lessons."""
 
 from openweightlab.lens.board import claims_board
-from openweightlab.lens.figures import COLOURS, show, style
+from openweightlab.lens.figures import COLOURS, histogram, line, show, style
 from openweightlab.lens.nexttoken import chat_ids, coast_prompts, distribution, next_logits, next_token
 from openweightlab.lens.predictions import predict, reveal
 from openweightlab.lens.quizzes import quiz
@@ -13,6 +13,8 @@ __all__ = [
     "claims_board",
     "coast_prompts",
     "distribution",
+    "histogram",
+    "line",
     "next_logits",
     "next_token",
     "piece",

@@ -3,14 +3,16 @@
 from html import escape
 
 from openweightlab.data.claims import VERDICTS, Claim, checked, claims
+from openweightlab.lens.cards import safe
+from openweightlab.lens.figures import COLOURS
 from openweightlab.lens.frontend import show_html
 
-MARKS = {  # verdict -> sign and colour (Okabe-Ito): the sign alone says it, too
-    "supported": ("✓", "#009E73"),
-    "corrected": ("≈", "#0072B2"),
-    "contradicted": ("✗", "#D55E00"),
-    "unverified": ("?", "#777777"),
-    "opinion": ("❝", "#777777"),
+MARKS = {  # verdict -> sign and colour: the sign alone says it, too
+    "supported": ("✓", "green"),
+    "corrected": ("≈", "blue"),
+    "contradicted": ("✗", "vermilion"),
+    "unverified": ("?", "grey"),
+    "opinion": ("❝", "grey"),
 }
 KINDS = {"primary": "primary", "copy": "copy of the primary", "secondary": "secondary"}
 
@@ -32,22 +34,25 @@ def claims_board(*, verdicts: bool = False) -> None:
 def settled(claim: Claim) -> str:
     """How a claim is settled, in the board's words.
 
-    >>> settled({"settled_by": "measurement", "module": "01"})
+    >>> settled({"settled_by": "measurement", "module": "01", "verdict": "contradicted"})
     'measured here (module 01)'
     """
-    words = {"source": "a primary source settles it", "opinion": "opinion"}
-    return words.get(claim["settled_by"]) or f"measured here (module {claim['module']})"
+    if claim["settled_by"] == "measurement":
+        return f"measured here (module {claim['module']})"
+    words = {"unverified": "an opinion until somebody shows a source", "opinion": "no fact decides it"}
+    return words.get(claim["verdict"], "a primary source settles it")
 
 
 def _row(number: int, claim: Claim, verdicts: bool) -> str:
     """One claim: its text, who said it, and on demand what was found."""
     head = (
-        f"<div><b>{number}.</b> “{escape(claim['text'])}”</div>"
-        f'<div style="opacity:.75;font-size:90%">{escape(claim["said"])}</div>'
+        f"<div><b>{number}.</b> “{safe(claim['text'])}”</div>"
+        f'<div style="opacity:.75;font-size:90%">{safe(claim["said"])}</div>'
     )
-    sign, colour = MARKS[claim["verdict"]] if verdicts else ("", "#999999")
+    sign, colour = MARKS[claim["verdict"]] if verdicts else ("", "grey")
     found = _found(claim, sign) if verdicts else ""
-    return f'<div style="border-left:5px solid {colour};padding:4px 12px;margin:10px 0">{head}{found}</div>'
+    edge = f"border-left:5px solid {COLOURS[colour]};padding:4px 12px;margin:10px 0"
+    return f'<div style="{edge}">{head}{found}</div>'
 
 
 def _found(claim: Claim, sign: str) -> str:
@@ -59,9 +64,9 @@ def _found(claim: Claim, sign: str) -> str:
     sources = "".join(_source(source) for source in claim["sources"])
     return (
         f'<div style="margin-top:4px"><b>{sign} {escape(VERDICTS[claim["verdict"]])}</b> · '
-        f"{escape(settled(claim))}</div><div>{escape(claim['because'])}</div>"
+        f"{escape(settled(claim))}</div><div>{safe(claim['because'])}</div>"
         f"<details><summary>Facts and sources of claim: {escape(claim['id'])}</summary><ul>"
-        + "".join(f"<li>{escape(fact)}</li>" for fact in facts)
+        + "".join(f"<li>{safe(fact)}</li>" for fact in facts)
         + f"</ul><ul>{sources}</ul></details>"
     )
 

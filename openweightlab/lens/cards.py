@@ -5,14 +5,20 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
+from openweightlab.lens.figures import COLOURS
+
 LETTERS = "ABCDEFGH"
 
-COLOURS = {  # Okabe and Ito's palette, safe for colour-blind readers
-    "predict": "#0072B2",
-    "result": "#D55E00",
-    "quiz": "#009E73",
-    "note": "#999999",
-}
+EDGES = {"predict": "blue", "result": "vermilion", "quiz": "green", "note": "grey"}
+
+
+def safe(text: str) -> str:
+    """Text as HTML; a dollar sign gets a tag of its own, so that notebooks do not take prices for formulas.
+
+    >>> safe("1 < 2 costs $3")
+    '1 &lt; 2 costs <span>$</span>3'
+    """
+    return escape(text).replace("$", "<span>$</span>")
 
 
 def card(kind: str, title: str, *parts: str) -> str:
@@ -21,17 +27,15 @@ def card(kind: str, title: str, *parts: str) -> str:
     >>> card("note", "1 < 2", "<p>so it is</p>")[-54:]
     'margin-bottom:4px">1 &lt; 2</div><p>so it is</p></div>'
     """
-    return (
-        f'<div style="border-left:5px solid {COLOURS[kind]};padding:6px 12px;margin:6px 0;max-width:700px;'
-        f'line-height:1.45"><div style="font-weight:600;margin-bottom:4px">{escape(title)}</div>'
-        + "".join(parts)
-        + "</div>"
-    )
+    edge = f"border-left:5px solid {COLOURS[EDGES[kind]]};padding:6px 12px;margin:6px 0"
+    head = f'<div style="font-weight:600;margin-bottom:4px">{safe(title)}</div>'
+    text = "max-width:700px;line-height:1.45;font-size:14px"
+    return f'<div style="{edge};{text}">{head}{"".join(parts)}</div>'
 
 
 def paragraph(text: str) -> str:
     """One paragraph of plain text."""
-    return f'<p style="margin:4px 0">{escape(text)}</p>'
+    return f'<p style="margin:4px 0">{safe(text)}</p>'
 
 
 def status(text: str) -> str:
@@ -50,13 +54,13 @@ def said(line: Any) -> Iterator[None]:
 
 def folded(summary: str, html: str) -> str:
     """A line that opens on a click, or with the keyboard, to show `html`."""
-    return f'<details style="margin:4px 0"><summary>{escape(summary)}</summary>{html}</details>'
+    return f'<details style="margin:4px 0"><summary>{safe(summary)}</summary>{html}</details>'
 
 
 def lettered(options: list[str]) -> str:
     """The options as a list A, B, C."""
     rows = "".join(
-        f'<div style="margin:2px 0"><b>{letter}</b>&ensp;{escape(text)}</div>'
+        f'<div style="margin:2px 0"><b>{letter}</b>&ensp;{safe(text)}</div>'
         for letter, text in zip(LETTERS, options, strict=False)
     )
     return f'<div style="margin:4px 0">{rows}</div>'

@@ -3,8 +3,10 @@
 import base64
 import io
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from html import escape
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -21,6 +23,7 @@ COLOURS = {  # Okabe and Ito's palette
     "purple": "#CC79A7",
     "yellow": "#F0E442",
     "black": "#000000",
+    "grey": "#777777",  # ours, for what has no verdict
 }
 
 
@@ -41,6 +44,40 @@ def style() -> AbstractContextManager[None]:
             "axes.prop_cycle": plt.cycler(color=list(COLOURS.values())),
         }
     )
+
+
+def line(
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    xlabel: str,
+    ylabel: str,
+    alt: str,
+    marker: str = "o",
+    mark: tuple[float, float] | None = None,
+) -> None:
+    """Show a curve of shares in percent; mark: a point to single out. Labels name the unit."""
+    with style():
+        fig, ax = plt.subplots()
+        ax.plot(x, y, marker=marker)
+        if mark is not None:
+            ax.plot(*mark, marker="D", markersize=9, color=COLOURS["vermilion"])
+        ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 105))
+        show(fig, alt=alt)
+
+
+def histogram(
+    values: Any, *, xlabel: str, ylabel: str, alt: str, band: tuple[float, float], band_label: str
+) -> None:
+    """Show how often each size comes up among `values`; band: a stretch of the axis to shade."""
+    with style():
+        fig, ax = plt.subplots()
+        ax.hist(values, bins=80, color=COLOURS["blue"])
+        ax.axvspan(*band, color=COLOURS["orange"], alpha=0.25, label=band_label)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        ax.set_ylim(top=ax.get_ylim()[1] * 1.15)  # room for the legend
+        ax.legend(frameon=False, loc="upper left")
+        show(fig, alt=alt)
 
 
 def show(fig: Figure, *, alt: str) -> None:

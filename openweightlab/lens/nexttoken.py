@@ -97,11 +97,13 @@ class Reply:
         """The prompt, the reply so far and the chart, as HTML."""
         mono = "font-family:monospace;white-space:pre-wrap"
         text = self.tokenizer.decode(self.drawn) + ("" if self.ended() else "▁")
+        settled = "<p>The reply has ended. Start again, or pick another prompt.</p>"
+        chart = settled if self.ended() else distribution(self.tokenizer, self.logits(), **settings)
         return (
-            f'<div style="max-width:700px;line-height:1.5">'
+            f'<div style="max-width:700px;line-height:1.5;font-size:14px">'
             f'<div>Prompt: <span style="{mono}">{escape(self.prompt)}</span></div>'
             f'<div>Reply so far: <span style="{mono}">{escape(text)}</span></div>'
-            f"{distribution(self.tokenizer, self.logits(), **settings)}</div>"
+            f"{chart}</div>"
         )
 
 

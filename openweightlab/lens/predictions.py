@@ -41,17 +41,17 @@ def predict(
     show_widget(_form(kit, key, question, choices, unit, header, done), fallback, plain)
 
 
-def reveal(key: str, measured: Answer, *, unit: str = "", note: str = "") -> None:
+def reveal(key: str, measured: Answer, *, unit: str = "", label: str = "Measured") -> None:
     """Show the prediction kept under `key` beside what was measured; predictions made later are marked so.
 
-    measured: one of the options as text, or a number in `unit`. note: what to take from it.
+    measured: one of the options as text, or a number in `unit`. label: what to call it.
     """
     kept = state.read("predictions", key)
-    predicted = _text(kept["answer"], unit) if kept else "nothing"
     verdict = _verdict(kept, measured, unit)
-    lines = [f"You predicted: {predicted}", f"Measured: {_text(measured, unit)}"]
-    html = cards.card("result", verdict, *(cards.paragraph(line) for line in [*lines, note] if line))
-    show_html(html, " ".join([f"{verdict} {'. '.join(lines)}.", note]).strip())
+    lines = [f"You predicted: {_text(kept['answer'], unit)}"] if kept else []
+    lines += [f"{label}: {_text(measured, unit)}"]
+    html = cards.card("result", verdict, *(cards.paragraph(line) for line in lines))
+    show_html(html, f"{verdict} {'. '.join(lines)}.")
     if state.read("revealed", key) is None:
         state.write("revealed", key, {"at": state.now(), "measured": measured})
 
@@ -126,7 +126,9 @@ def _form(
             status.value = cards.status(_kept_line(_record(key, question, answer), unit))
 
     if choices is None:
-        box = kit.FloatText(description="Prediction:", style={"description_width": "initial"})
+        box = kit.FloatText(
+            description="Prediction:", style={"description_width": "initial"}, layout={"width": "220px"}
+        )
         button = kit.Button(description="Keep it", tooltip=f"Keep this prediction: {question}")
         button.on_click(lambda _: keep(box.value))
         controls = kit.HBox([box, kit.HTML(unit), button], layout={"flex_flow": "row wrap"})

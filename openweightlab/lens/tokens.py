@@ -36,7 +36,7 @@ def visible(text: str) -> str:
 def show_tokens(tokenizer: Any, text: str, *, note: str = "") -> None:
     """Show how `text` is cut into tokens: each piece over its id, special tokens in a colour of their own."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    special = set(tokenizer.all_special_ids)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     fills = [SPECIAL if i in special else FILL[n % 2] for n, i in enumerate(ids)]
     boxes = "".join(
         f'<span style="{BOX};background:{fill}">{escape(piece(tokenizer, i))}'
