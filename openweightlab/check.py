@@ -164,7 +164,7 @@ def _describe(error: BaseException, functions: Functions) -> str:
     said = "".join(traceback.format_exception_only(type(error), error)).strip()
     place = where(error, functions)
     at = f" In your line {place[0]}: {place[1]}" if place else ""
-    return f"Your function raised {said[:300]}{at}"
+    return f"Your function raised {said[:300].rstrip('.')}.{at}"
 
 
 def where(error: BaseException, functions: Functions) -> tuple[int, str] | None:

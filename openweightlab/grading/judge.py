@@ -24,6 +24,7 @@ from . import wire
 PARTS = 4  # points come in quarters
 UNKNOWN = "The result is not the expected one."
 NOT_ANSWERED = "Not answered yet."
+GRACE_SECONDS = 5.0  # for an interrupt to be heeded
 ERRORS = {name for name, kind in vars(builtins).items() if isinstance(kind, type)} | {"OutOfMemoryError"}
 
 
@@ -83,12 +84,14 @@ class Outcome:
     verdicts: list[Verdict] = field(default_factory=list)
     error: str = ""
     finished: bool = False
+    too_long: int = 0  # cases that were stopped
 
 
 @dataclass
 class Server:
     """Puts one question's cases to whoever connects while its check cell runs; the first to name it counts.
 
+    A case may take `case_seconds`, all of them the time up to `deadline` (of `time.monotonic()`).
     `wants_interrupt` is set when a case takes too long: whoever owns the kernel interrupts it and clears
     the event.
     """
@@ -96,6 +99,8 @@ class Server:
     question: Question
     cases: list[Case]
     listener: socket.socket
+    case_seconds: float
+    deadline: float
     own_lines: frozenset[str] = frozenset()
     outcome: Outcome = field(default_factory=Outcome)
     wants_interrupt: threading.Event = field(default_factory=threading.Event)
@@ -120,20 +125,8 @@ class Server:
             except TimeoutError:
                 continue
             with connection:
-                self._serve(connection)
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            if not self._named(connection):
-                return
-            self._put_cases(connection)
-            wire.send(connection, {"said": "answered"})
-        except TimeoutError:
-            self.outcome.error = "The answer took too long and could not be interrupted."
-        except wire.WireError as error:
-            self.outcome.error = f"What the check sent could not be read: {error}."
-        except OSError:
-            self.outcome.error = self.outcome.error or "The answer ended before all of its cases were done."
+                if self._named(connection):
+                    self._serve(connection)
 
     def _named(self, connection: socket.socket) -> bool:
         """Whether the connection asks for this very question; one that doesn't costs and gets nothing."""
@@ -146,25 +139,33 @@ class Server:
             return False
         return False
 
-    def _put_cases(self, connection: socket.socket) -> None:
-        too_long = 0
-        for case in self.cases:
-            if too_long == 2:
-                self.outcome.verdicts.append(
-                    Verdict(False, "", "Not run, because two cases before took too long.")
-                )
-                continue
-            wire.send(connection, {"inputs": case.inputs})
-            try:
-                reply = self._receive(connection, self.question.seconds)
-                self.outcome.verdicts.append(verdict(self.question, case, reply, self.own_lines))
-            except TimeoutError:
-                too_long += 1
-                self.wants_interrupt.set()
-                self._receive(connection, 5.0)
-                cause = f"It took longer than {self.question.seconds:g} seconds."
-                self.outcome.verdicts.append(Verdict(False, "", cause))
-        self.outcome.finished = True
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            for case in self.cases:
+                self.outcome.verdicts.append(self._put(connection, case))
+            self.outcome.finished = True
+            wire.send(connection, {"said": "answered"})
+        except TimeoutError:
+            self.outcome.error = "The answer took too long and could not be interrupted."
+        except wire.WireError as error:
+            self.outcome.error = f"What the check sent could not be read: {error}."
+        except OSError:
+            if not self.outcome.finished:
+                self.outcome.error = "The answer ended before all of its cases were done."
+
+    def _put(self, connection: socket.socket, case: Case) -> Verdict:
+        """The verdict on one case, which is interrupted when it takes too long; after two such, the rest is skipped."""
+        seconds = min(self.case_seconds, self.deadline - time.monotonic())
+        if self.outcome.too_long == 2 or seconds <= 0:
+            return Verdict(False, "", "Not run: the cases before took too long.")
+        wire.send(connection, {"inputs": case.inputs})
+        try:
+            return verdict(self.question, case, self._receive(connection, seconds), self.own_lines)
+        except TimeoutError:
+            self.outcome.too_long += 1
+            self.wants_interrupt.set()
+            self._receive(connection, GRACE_SECONDS)
+            return Verdict(False, "", f"It took longer than {seconds:.3g} seconds.")
 
     def _receive(self, connection: socket.socket, seconds: float) -> Any:
         """One message within that time, less when the check cell is over meanwhile."""

@@ -36,6 +36,7 @@ class Limits:
     """What one submission may use; times in seconds, memory in MiB."""
 
     cell_seconds: float = 60.0
+    case_seconds: float = 20.0  # one hidden case, or less where the question says so
     notebook_seconds: float = 600.0
     memory_mib: int = 4096
     processes: int = 64
@@ -224,15 +225,19 @@ class _Run:
             elif _grade_id(cell) not in self.questions:
                 self.finished.append(index)
 
-    def _execute(self, index: int, collector: Collector, tick: Any = lambda: False) -> str:
+    def _execute(
+        self, index: int, collector: Collector, tick: Any = lambda: False, extra: float = 0.0
+    ) -> str:
         assert self.kernel
-        deadline = min(time.monotonic() + self.limits.cell_seconds, self.deadline)
-        how = self.kernel.execute(self.cells[index].source, deadline, collector, tick)
+        how = self.kernel.execute(self.cells[index].source, self._cell_deadline() + extra, collector, tick)
         if how in ("timeout", "hung"):
             self._end("timeout", f"Cell {index + 1} ran longer than its time and was stopped.")
         elif how == "dead":
             self._end("crashed", f"Cell {index + 1} ended the kernel. {self.kernel.trouble}".strip())
         return how
+
+    def _cell_deadline(self) -> float:
+        return min(time.monotonic() + self.limits.cell_seconds, self.deadline)
 
     def _plain_cell(self, index: int) -> str:
         collector = Collector(self.left)
@@ -247,7 +252,14 @@ class _Run:
     def _check_cell(self, index: int) -> str:
         id = _grade_id(self.cells[index])
         question, collector = self.questions[id], Collector([100_000])
-        server = judging.Server(question, self.cases[id], self.listener, self.own_lines)
+        server = judging.Server(
+            question,
+            self.cases[id],
+            self.listener,
+            case_seconds=min(question.seconds, self.limits.case_seconds),
+            deadline=self._cell_deadline(),
+            own_lines=self.own_lines,
+        )
 
         def tick() -> bool:
             wanted = server.wants_interrupt.is_set()
@@ -255,7 +267,9 @@ class _Run:
             return wanted
 
         with server:
-            how = self._execute(index, collector, tick)
+            how = self._execute(index, collector, tick, extra=2 * judging.GRACE_SECONDS)
+        if server.outcome.too_long:
+            self._end("timeout", f"{id} ran longer than its time and was stopped.")
         entry = judging.mark(question, self.cases[id], server.outcome)
         if not server.outcome.finished:
             entry["error"] = self._why_not(question, how, collector.error) or entry["error"]
@@ -280,9 +294,8 @@ class _Run:
         points = 0.0
         if how == "ok" and not collector.error:
             points = _partial(collector.outputs, maximum)
-        error = None if points == maximum else f"The test ended with {collector.error or how}."
-        entry = {"points": points, "max_points": maximum, "error": error, "cases": [], "weak": True}
-        self.record.questions[_grade_id(cell)] = entry
+        error = "" if points == maximum else f"The test ended with {collector.error or how}."
+        self.record.questions[_grade_id(cell)] = _weak(cell, points, error)
         if "weak-tests" not in self.record.flags:
             self.record.flags.append("weak-tests")
 
@@ -300,10 +313,8 @@ class _Run:
             why = self.record.reason if id in present else "Its check cell is missing."
             missing = judging.mark(question, [], judging.Outcome(error=why or "Its check did not run."))
             self.record.questions.setdefault(id, missing)
-        for cell in self.cells:
-            if _is_ordinary_test(cell) and _grade_id(cell) not in self.record.questions:
-                entry = {"points": 0.0, "max_points": _points(cell), "error": self.record.reason, "cases": []}
-                self.record.questions[_grade_id(cell)] = entry | {"weak": True}
+        for cell in filter(_is_ordinary_test, self.cells):
+            self.record.questions.setdefault(_grade_id(cell), _weak(cell, 0.0, self.record.reason))
         order = [*self.questions, *(id for id in self.record.questions if id not in self.questions)]
         self.record.questions = {id: self.record.questions[id] for id in order}
 
@@ -330,6 +341,12 @@ def _is_written(cell: NotebookNode) -> bool:
 
 def _is_ordinary_test(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and bool(_grade_id(cell)) and not _grade_id(cell).startswith("Q")
+
+
+def _weak(cell: NotebookNode, points: float, error: str) -> dict[str, Any]:
+    """The record's entry for an ordinary test cell, which ran inside the student's own process."""
+    entry = {"points": points, "max_points": _points(cell), "error": error or None}
+    return entry | {"cases": [], "weak": True}
 
 
 def _partial(outputs: list[dict[str, Any]], maximum: float) -> float:
