@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "env"  # holds the folders that Jupyter reads settings from
 LESSON = "lessons/00_workbench.ipynb"
 NBGRADER = "@jupyter/nbgrader"  # the extension that only instructors see
-LEARNER_CONFIG = ("jupyter-learner", "jupyter")  # folders of env/ that Jupyter reads
-CELL_SECONDS = 300
+SILENT_SECONDS = 300  # how long a running cell may print nothing
 
 
 class LabError(Exception):
@@ -62,8 +62,8 @@ def command(root: Path, *options: str) -> list[str]:
 
 def environment(instructor: bool) -> dict[str, str]:
     """The server's environment: the kit's programs found first; nbgrader's extensions off for learners."""
-    folders = [ROOT / "env" / "jupyter"] if instructor else [ROOT / "env" / name for name in LEARNER_CONFIG]
-    paths = [*map(str, folders), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    folders = ["jupyter"] if instructor else ["jupyter-learner", "jupyter"]
+    paths = [*(str(CONFIG / name) for name in folders), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     programs = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     return {
         **os.environ,
@@ -86,11 +86,15 @@ def start(root: Path, instructor: bool) -> int:
 
 def reuse(server: dict) -> int:
     """Point at a server that runs already."""
-    address = f"{server['url']}lab/tree/{LESSON}?token={server['token']}"
-    print(f"JupyterLab is running already: {address}\n(to stop it: close it from its File menu, Shut Down)")
+    print(f"JupyterLab is running already: {address(server)}\n(to stop it: File menu, Shut Down)")
     if sys.stdout.isatty():
-        webbrowser.open(address)
+        webbrowser.open(address(server))
     return 0
+
+
+def address(server: dict) -> str:
+    """Where a browser finds the first lesson."""
+    return f"{server['url']}lab/tree/{LESSON}?token={server['token']}"
 
 
 def running(root: Path, instructor: bool) -> dict | None:
@@ -166,9 +170,9 @@ def step(text: str) -> None:
     print(f"ok  {text}", flush=True)
 
 
-def launch(root: Path, runtime: Path) -> subprocess.Popen:
-    """A learner's server on a free port with a token; its files and the learner's answers go to `runtime`."""
-    env = environment(instructor=False)
+def launch(root: Path, runtime: Path, instructor: bool = False) -> subprocess.Popen:
+    """A server on a free port with a token; its files and what a lesson records go to `runtime`."""
+    env = environment(instructor)
     env |= {"JUPYTER_RUNTIME_DIR": str(runtime), "OWL_STATE": str(runtime)}
     env["JUPYTER_TOKEN"] = secrets.token_hex(16)
     lab = command(root, "--no-browser", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1")
@@ -221,9 +225,9 @@ class Kernel:
     def __init__(self, server: dict, kernel_id: str) -> None:
         from websocket import create_connection
 
-        address = server["url"].replace("http", "ws", 1) + f"api/kernels/{kernel_id}/channels"
+        channels = server["url"].replace("http", "ws", 1) + f"api/kernels/{kernel_id}/channels"
         header = [f"Authorization: token {server['token']}"]
-        self.socket = create_connection(address, header=header, timeout=CELL_SECONDS, http_no_proxy=["*"])
+        self.socket = create_connection(channels, header=header, timeout=SILENT_SECONDS, http_no_proxy=["*"])
 
     def __enter__(self) -> "Kernel":
         return self
@@ -246,9 +250,7 @@ class Kernel:
             while not self.finished(asked, result):
                 pass
         except (OSError, WebSocketException) as error:
-            raise LabError(
-                f"the kernel died or said nothing for {CELL_SECONDS} s ({error}):\n{code}"
-            ) from error
+            raise LabError(f"the kernel does not answer any more ({error}):\n{code}") from error
         return result
 
     def finished(self, asked: str, result: dict[str, str]) -> bool:
@@ -256,7 +258,7 @@ class Kernel:
         reply = json.loads(self.socket.recv())
         kind, content = reply["header"]["msg_type"], reply["content"]
         if kind == "status" and content["execution_state"] in ("restarting", "dead"):
-            raise OSError("the kernel died")
+            raise OSError("it died")
         if reply["parent_header"].get("msg_id") != asked:
             return False
         if kind == "stream" and content["name"] == "stdout":
