@@ -3,9 +3,14 @@
 import os
 import sysconfig
 
-from nbgrader.converters import GenerateAssignment
+from nbgrader.converters import Autograde, GenerateAssignment
+from nbgrader.preprocessors import Execute, SaveAutoGrades
+from nbgrader.validator import Validator
 
+from openweightlab.grading.autograde import install
+from openweightlab.grading.feedback import SafeHTMLExporter, clean_markdown
 from openweightlab.grading.gradeids import allow_dots
+from openweightlab.grading.preprocessor import Explain, Judge
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
 
@@ -22,9 +27,24 @@ c.CourseDirectory.feedback_directory = "feedback"
 
 # What students get. nbgrader's own check allows no dot in a grade_id, and our questions are numbered Q1.3.
 c.GenerateAssignment.preprocessors = allow_dots(GenerateAssignment.preprocessors.default())
+Validator.preprocessors.tag(config=True)  # nbgrader forgot to
+c.Validator.preprocessors = allow_dots(Validator.preprocessors.default())
 c.ClearSolutions.code_stub = {
     "python": 'raise NotImplementedError("write your answer here, in place of this line")'
 }
 c.ClearSolutions.text_stub = "*Write your answer here, in place of this line.*"
 
-# Autograding: our judge takes the place of nbgrader's Execute.
+# Autograding: our judge takes the place of Execute, which would let the student's kernel score itself, and
+# Explain tells in a comment why something could not be graded. Assignments without a judge go nbgrader's way.
+# `install` makes "autograde", here and in formgrader, take renamed, nested, damaged and changed submissions.
+OURS = {Execute: [Judge], SaveAutoGrades: [SaveAutoGrades, Explain]}
+c.Autograde.sanitize_preprocessors = allow_dots(Autograde.sanitize_preprocessors.default())
+c.Autograde.autograde_preprocessors = allow_dots(
+    [step for stock in Autograde.autograde_preprocessors.default() for step in OURS.get(stock, [stock])]
+)
+install()
+
+# Feedback and formgrader: nothing that a student wrote runs in a reader's browser.
+c.GenerateFeedback.exporter_class = SafeHTMLExporter
+c.HTMLExporter.sanitize_html = True
+c.HTMLExporter.filters = {"markdown2html": clean_markdown}

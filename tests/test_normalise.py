@@ -82,7 +82,7 @@ def sources(result: Normalised) -> list[str]:
 
 
 def check_shape(result: Normalised) -> None:
-    """Whatever came: the release's cells, all of them, in order, with the release's metadata; valid nbformat."""
+    """Whatever came: valid nbformat with all of the release's cells, in order, with the release's metadata."""
     nbformat.validate(result.notebook)
     graded = [cell for cell in result.notebook.cells if "nbgrader" in cell.metadata]
     expected = [cell for cell in RELEASE.cells if "nbgrader" in cell.metadata]

@@ -134,7 +134,7 @@ class Assembly:
             yield Piece(cell.kind, cell.source, place=place, attachments=cell.attachments)
 
     def _code_pieces(self, cell: Cell, place: int | None) -> Iterator[Piece]:
-        """A code cell's parts, answers and own code; calls of checks are taken out: they have their own cells."""
+        """A code cell's parts, answers and own code; calls of checks go, they have cells of their own."""
         source = cell.source if cell.kind == "code" else _unfenced(cell.source)
         twin = place if place is not None else self.skeleton.plain_code.get(cell.id)
         if twin is not None and twin not in {*self.skeleton.answers, *self.skeleton.checks}:
@@ -210,7 +210,8 @@ class Assembly:
         for before, piece in pairwise(self.pieces):
             halves = f"{before.source.rstrip()}\n{piece.source}"
             split_off = piece.own and piece.kind == "code" and piece.source.startswith((" ", "\t"))
-            if split_off and before.slot in self.skeleton.answers and not _parses(piece.source) and _parses(halves):
+            split_off = split_off and not _parses(piece.source) and _parses(halves)
+            if split_off and before.slot in self.skeleton.answers:
                 piece.slot = before.slot
 
     def _claim_by_name(self) -> None:
