@@ -9,7 +9,7 @@ from nbgrader.validator import Validator
 
 from openweightlab.grading.autograde import install
 from openweightlab.grading.feedback import SafeHTMLExporter, clean_markdown
-from openweightlab.grading.gradeids import allow_dots
+from openweightlab.grading.gradeids import UseOwlCheck, allow_dots
 from openweightlab.grading.preprocessor import Explain, Judge
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
@@ -28,7 +28,7 @@ c.CourseDirectory.feedback_directory = "feedback"
 # What students get. nbgrader's own check allows no dot in a grade_id, and our questions are numbered Q1.3.
 c.GenerateAssignment.preprocessors = allow_dots(GenerateAssignment.preprocessors.default())
 Validator.preprocessors.tag(config=True)  # nbgrader forgot to
-c.Validator.preprocessors = allow_dots(Validator.preprocessors.default())
+c.Validator.preprocessors = [UseOwlCheck, *allow_dots(Validator.preprocessors.default())]
 c.ClearSolutions.code_stub = {
     "python": 'raise NotImplementedError("write your answer here, in place of this line")'
 }

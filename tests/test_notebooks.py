@@ -20,6 +20,7 @@ from openweightlab.authoring.build import build, public_specs
 from openweightlab.authoring.files import differences, show_difference, strays, write
 from openweightlab.authoring.rules import problems
 from openweightlab.authoring.source import Refused, read_source
+from openweightlab.grading.gradeids import CheckGradeIds
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = Path(__file__).parent / "data" / "sample"
@@ -391,3 +392,24 @@ def test_a_notebook_whose_source_is_gone_is_named(sample, sample_built):
 def test_outside_of_a_course_the_command_says_so(tmp_path):
     with pytest.raises(SystemExit, match=r"No authoring/ and nbgrader_config\.py"):
         notebooks.course_root(tmp_path)
+
+
+# nbgrader's own checks, by nbgrader_config.py
+
+
+def test_question_numbers_have_a_dot_and_nbgraders_check_still_finds_what_is_wrong(sample_built):
+    notebook = nbformat.reads(sample_built[SOLUTION], 4)
+    before = nbformat.writes(notebook)
+    CheckGradeIds().preprocess(notebook, {})
+    assert nbformat.writes(notebook) == before
+    for wrong in ({"grade_id": "Q90.2"}, {"grade_id": "Q90 1"}, {"points": "many"}, {"schema_version": 2}):
+        spoilt = nbformat.reads(sample_built[SOLUTION], 4)
+        next(c for c in spoilt.cells if c.id == "Q90-1").metadata.nbgrader.update(wrong)
+        with pytest.raises(Exception, match=r"failed to validate|Outdated schema"):
+            CheckGradeIds().preprocess(spoilt, {})
+
+
+def test_nbgrader_validate_does_not_pass_an_unanswered_exercise(sample):
+    command = [sys.executable, "-m", "nbgrader", "validate", EXERCISE]
+    done = subprocess.run(command, cwd=sample, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "call `owl check NOTEBOOK`" in done.stderr

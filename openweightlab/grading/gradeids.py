@@ -1,10 +1,10 @@
-"""nbgrader's metadata check, with the dot of this course's question numbers allowed."""
+"""nbgrader's checks of a notebook, fitted to this course's question numbers and check cells."""
 
 from copy import deepcopy
 from typing import Any
 
 from nbformat import NotebookNode
-from nbgrader.preprocessors import CheckCellMetadata
+from nbgrader.preprocessors import CheckCellMetadata, NbGraderPreprocessor
 
 
 class CheckGradeIds(CheckCellMetadata):
@@ -21,6 +21,17 @@ class CheckGradeIds(CheckCellMetadata):
             if isinstance(settings.get("grade_id"), str):
                 settings["grade_id"] = settings["grade_id"].replace(".", "_dot_")
         super().preprocess(copy, resources)
+        return nb, resources
+
+
+class UseOwlCheck(NbGraderPreprocessor):
+    """Stops `nbgrader validate`, which takes "no error" for a pass, where `owl.check` raises none."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
+        if any(cell.source.startswith("owl.check(") for cell in nb.cells):
+            raise ValueError(
+                "nbgrader validate cannot tell how this notebook does: call `owl check NOTEBOOK`"
+            )
         return nb, resources
 
 
