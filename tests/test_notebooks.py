@@ -241,6 +241,18 @@ def test_a_hint_that_gives_the_solution_away_is_refused(sample):
         build(sample, specs)
 
 
+def test_what_nbgrader_refuses_is_told_in_its_words(sample):
+    graded = sample / "authoring" / "90_sample_graded.py"
+    hidden = "x = 1\n### BEGIN HIDDEN TESTS\nassert x\n### END HIDDEN TESTS\n"
+    graded.write_text(
+        graded.read_text(encoding="utf-8").replace("import openweightlab as owl\n", hidden), encoding="utf-8"
+    )
+    with pytest.raises(
+        Refused, match=r"no exercise of 90_sample(?s:.)*Hidden test region detected in a non-grade cell"
+    ):
+        build(sample, specs)
+
+
 # Nobody's work is lost
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from openweightlab.authoring.source import to_text
+from openweightlab.authoring.source import Refused, to_text
 
 WINDOW = 10  # this many words and signs in a row, equal to a solution's, are a leak
 
@@ -20,7 +20,7 @@ def release(root: Path, solutions: Mapping[str, NotebookNode]) -> dict[str, Note
     """What `nbgrader generate_assignment` makes of each module's solution, by the course's settings.
 
     Works in a folder of its own and without a gradebook, so that the instructor's is not touched.
-    Raises RuntimeError, with nbgrader's words, where nbgrader refuses.
+    Raises Refused, with nbgrader's words, where nbgrader refuses.
     """
     exercises = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,7 @@ def _generate(config_file: Path, course: Path, module: str) -> None:
     try:
         converter.start()
     except NbGraderException as error:
-        raise RuntimeError(f"nbgrader makes no exercise of {module}: {words.heard or error}") from error
+        raise Refused([f"nbgrader makes no exercise of {module}: {words.heard or error}"]) from error
     finally:
         converter.log.removeHandler(words)
 
