@@ -101,10 +101,10 @@ def test_a_crash_while_writing_leaves_the_old_state_whole(own_state, monkeypatch
 
 def test_two_notebooks_writing_at_once_lose_nothing(own_state):
     program = (
-        "import sys\nfrom openweightlab.lens import state\n"
-        "for i in range(25): state.write('quizzes', f'{sys.argv[1]}-{i}', {'at': i})"
+        "import runpy, sys\nwrite = runpy.run_path(sys.argv[1])['write']\n"
+        "for i in range(25): write('quizzes', f'{sys.argv[2]}-{i}', {'at': i})"
     )
-    started = [subprocess.Popen([sys.executable, "-c", program, name]) for name in "ab"]
+    started = [subprocess.Popen([sys.executable, "-c", program, state.__file__, name]) for name in "ab"]
     assert [process.wait(timeout=120) for process in started] == [0, 0]
     assert len(json.loads(own_state.read_text())["quizzes"]) == 50
 
