@@ -27,7 +27,7 @@ from traitlets import Bool, List, Unicode
 from . import records
 from .course import Course, CourseError
 from .normalise import Normalised, normalise
-from .preprocessor import task_of
+from .preprocessor import Judge
 
 
 def install() -> None:
@@ -48,7 +48,6 @@ class CourseAutograde(Autograde):
 
     students = List(Unicode(), help="Grade these students, also those who handed in nothing; all others not.")
     fresh = Bool(False, help="Run submissions again although their records are there; --force says so too.")
-    sandbox = Unicode("", help="Overrides Judge.sandbox when not empty.")
     _staging: Path | None = None
 
     @property
@@ -68,8 +67,6 @@ class CourseAutograde(Autograde):
         if not self.course.has(self._module):
             super().start()
             return
-        if self.sandbox:
-            self.config.Judge.sandbox = self.sandbox
         try:
             register(self.coursedir, self._module, self)
             self.course.store.mkdir(exist_ok=True)
@@ -114,15 +111,12 @@ class CourseAutograde(Autograde):
         """nbgrader's resources, and what Judge needs to know."""
         resources = super().init_single_notebook_resources(notebook_filename)
         if self._staging:
-            student, fresh = resources["nbgrader"]["student"], self.force or self.fresh
-            about = {
-                "root": str(self.course.root),
-                "module": self._module,
-                "student": student,
-                "fresh": fresh,
-            }
-            resources["owl"] = about
+            task = self._about(resources["nbgrader"]["student"])
+            resources["owl"] = {"task": task, "fresh": self.force or self.fresh}
         return resources
+
+    def _about(self, student: str) -> dict[str, str]:
+        return {"root": str(self.course.root), "module": self._module, "student": student}
 
     def init_destination(self, assignment_id: str, student_id: str) -> bool:
         """Whether to grade: not if the gradebook has this very record; what else was there is cleared."""
@@ -142,9 +136,7 @@ class CourseAutograde(Autograde):
     def _is_done(self, student: str) -> bool:
         name = f"{self._module}.ipynb"
         staged = nbformat.read(Path(self._format_source(self._module, student), name), as_version=4)
-        about = {"root": str(self.course.root), "module": self._module, "student": student}
-        sandbox = self.sandbox or self.config.Judge.get("sandbox", "auto")
-        record = records.load(task_of(staged, about, sandbox).path)
+        record = records.load(Judge(parent=self).task(staged, **self._about(student)).path)
         if record is None or "infrastructure" in record.flags:
             return False
         stamp = _stamp(Path(self._format_dest(self._module, student), name))

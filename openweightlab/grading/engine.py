@@ -27,6 +27,7 @@ from tqdm import tqdm
 from . import records
 from .autograde import CourseAutograde, gradebook, prepare, register, submission_folder
 from .course import Course, CourseError, find_course
+from .preprocessor import Judge
 from .run import Record
 
 Row = dict[str, Any]
@@ -41,7 +42,7 @@ class Call:
     submissions: Path
     file: Path
     gradebook: str | None = None
-    sandbox: str = ""
+    sandbox: bool = True
     fresh: bool = False
 
 
@@ -71,10 +72,8 @@ def _call(args: argparse.Namespace) -> Call:
         )
     if not file.parent.is_dir() or file.is_dir():
         raise CourseError(f"{args.json} can't be written: give the name of a file in a folder that exists")
-    sandbox = "none" if args.no_sandbox else ""
-    return Call(
-        course, args.module, submissions, file, args.gradebook, sandbox, getattr(args, "force", False)
-    )
+    sandbox, fresh = not args.no_sandbox, getattr(args, "force", False)
+    return Call(course, args.module, submissions, file, args.gradebook, sandbox, fresh)
 
 
 def grade(call: Call) -> list[Row]:
@@ -112,6 +111,8 @@ def _nbgrader(call: Call) -> Iterator[NbGrader]:
         app.coursedir.assignment_id = call.module
         if call.gradebook:
             app.coursedir.db_url = call.gradebook
+        if not call.sandbox:
+            app.config.Judge.sandbox = "none"
         yield app
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
@@ -145,10 +146,9 @@ def _grade_one(app: NbGrader, call: Call, student: str) -> Row:
     """One student's row: the record first, which nbgrader then brings into autograded/ and the gradebook."""
     folder = submission_folder(app.coursedir, student, call.module)
     submission = prepare(app.coursedir, call.course, call.module, folder)
-    sandbox = call.sandbox or app.config.Judge.get("sandbox", "auto")
-    task = records.Task(call.course, call.module, student, submission, sandbox)
+    task = Judge(parent=app).task(submission.notebook, str(call.course.root), call.module, student)
     record = records.obtain(task, fresh=call.fresh)
-    converter = CourseAutograde(coursedir=app.coursedir, parent=app, students=[student], sandbox=sandbox)
+    converter = CourseAutograde(coursedir=app.coursedir, parent=app, students=[student])
     with _complaints(app) as said:
         try:
             converter.start()

@@ -7,12 +7,12 @@ from typing import Any
 from nbformat import NotebookNode, v4
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import Execute, NbGraderPreprocessor
-from traitlets import Enum
+from traitlets import Dict, Enum
 
 from . import records
 from .course import Course
 from .normalise import Normalised
-from .run import Record
+from .run import Limits, Record
 
 Resources = dict[str, Any]
 WEAK = "This test runs among the student's own code, which could have changed it."
@@ -31,20 +31,33 @@ class Judge(Execute):
         help="Where students' code runs: bubblewrap if it works (auto), nowhere else, or unprotected (none).",
     ).tag(config=True)
 
+    limits = Dict(
+        help="What one submission may use, where that isn't as in openweightlab.grading.run.Limits, e.g. "
+        '{"cell_seconds": 120, "memory_mib": 8192}.',
+    ).tag(config=True)
+
     def preprocess(
         self, nb: NotebookNode, resources: Resources, km: Any = None
     ) -> tuple[NotebookNode, Resources]:
         """Find the submission's record, or make it, and show it in the notebook."""
         if "owl" not in resources:
             return super().preprocess(nb, resources, km)
-        task = task_of(nb, resources["owl"], self.sandbox)
+        task = self.task(nb, **resources["owl"]["task"])
         record = records.obtain(task, fresh=resources["owl"]["fresh"])
         show(nb, record)
         nb.metadata["owl_grading"] |= {"record": records.digest(record), "key": task.key}
         say = self.log.info if record.status == "graded" else self.log.warning
         flags = ", ".join(sorted({*task.submission.flags, *record.flags})) or "none"
-        say("%s: %s, %g points, flags: %s. %s", task.student, record.status, record.points, flags, record.reason)
+        about = task.student, record.status, record.points, flags, record.reason
+        say("%s: %s, %g points, flags: %s. %s", *about)
         return nb, resources
+
+    def task(self, nb: NotebookNode, root: str, module: str, student: str) -> records.Task:
+        """The grading task that a normalised notebook stands for, under this judge's settings."""
+        kept = nb.metadata["owl_grading"]
+        submission = Normalised(nb, tuple(kept["flags"]), kept["status"], kept["reason"])
+        limits = Limits(**self.limits)
+        return records.Task(Course(Path(root)), module, student, submission, self.sandbox, limits)
 
 
 class Explain(NbGraderPreprocessor):
@@ -67,13 +80,6 @@ class Explain(NbGraderPreprocessor):
                     gradebook.find_comment(*where).auto_comment = reason
             gradebook.db.commit()
         return nb, resources
-
-
-def task_of(nb: NotebookNode, about: Resources, sandbox: str) -> records.Task:
-    """The grading task that a normalised notebook in nbgrader's hands stands for."""
-    kept = nb.metadata["owl_grading"]
-    submission = Normalised(nb, tuple(kept["flags"]), kept["status"], kept["reason"])
-    return records.Task(Course(Path(about["root"])), about["module"], about["student"], submission, sandbox)
 
 
 def show(nb: NotebookNode, record: Record) -> None:
