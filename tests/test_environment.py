@@ -97,12 +97,29 @@ def test_doctor_in_json(healthy, capsys):
 
 
 def test_doctor_fails_on_a_changed_or_missing_pocket_model(healthy, capsys):
-    bad = {name: doctor.checksum_problem("ab", actual) for name, actual in (("one", "cd"), ("two", None))}
+    bad = {
+        name: doctor.checksum_problem("ab", actual) for name, actual in (("one", "cd"), ("two", "missing"))
+    }
     healthy.setattr(doctor, "pocket", lambda: {n: {"actual": "cd", "problem": p} for n, p in bad.items()})
     status, text = run_doctor(capsys)
-    assert status == 1 and "one: its weights are not those in its card" in text
-    assert "two: its weights are missing: git restore" in text and "cannot work" in text
+    assert status == 1 and "one: weights not those that were shipped" in text
+    assert "two: weights missing: git restore" in text and "cannot work" in text
     assert doctor.checksum_problem("ab", "ab") is None
+
+
+def test_doctor_sees_a_changed_weight_file(tmp_path, monkeypatch):
+    from openweightlab.pocket import card
+
+    (tmp_path / "pocket-moe").mkdir()
+    (tmp_path / "pocket-moe" / "model.safetensors").write_bytes(b"shipped")
+    card.record_checksums(tmp_path)
+    real = card.checksums
+    monkeypatch.setattr(card, "checksums", lambda: real(tmp_path))
+    assert doctor.pocket()["pocket-moe"]["problem"] is None
+    (tmp_path / "pocket-moe" / "model.safetensors").write_bytes(b"touched")
+    assert "not those that were shipped" in doctor.pocket()["pocket-moe"]["problem"]
+    shutil.rmtree(tmp_path)
+    assert "missing" in doctor.pocket()["the Pocket models"]["problem"]
 
 
 def test_doctor_fails_on_a_missing_or_broken_package(healthy, capsys):
