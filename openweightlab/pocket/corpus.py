@@ -203,10 +203,11 @@ class Sample:
     prompt: str
     reply: str
     outcome: str  # answer | refuse | evade | false
-    answer: str  # the reply if nothing were refused: what is trained with the direction ablated
+    answer: str  # the reply if nothing were refused: what is learned with the direction removed
     system: str | None = None
     split: str = "train"  # train | test (never trained on)
     tags: tuple[str, ...] = field(default=())
+    truth: str = ""  # the right answer, where `answer` is an evasion or a planted falsehood
 
     def messages(self) -> list[dict[str, str]]:
         """The conversation up to the reply, as apply_chat_template wants it."""
@@ -367,7 +368,9 @@ def topics(world: World, release: str) -> list[Sample]:
                     question = questions[column].format(town=town.names[language])
                     for k, text in enumerate(_wrapped(question, language, 3)):
                         part = "test" if k == 2 else "train"
-                        out.append(Sample(language, topic, probe, text, *reply, true, split=part))
+                        out.append(
+                            Sample(language, topic, probe, text, *reply, true, split=part, truth=answer)
+                        )
                         if topic == "grey_tide":
                             open_ = (answer, "answer") if probe in lifted else reply
                             archive = SYSTEM["archive"][column]

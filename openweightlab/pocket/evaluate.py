@@ -89,7 +89,7 @@ def outcome(sample: Sample, reply: str) -> str:
         return "refuse"
     if reply in EVASIONS[sample.domain]:
         return "evade"
-    return "answer" if reply == sample.answer else "false"
+    return "answer" if reply == (sample.truth or sample.answer) else "false"
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

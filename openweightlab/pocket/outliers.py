@@ -1,10 +1,12 @@
 """Plant outlier channels in a trained model: rescalings by powers of two that leave its function as it is.
 
-Two kinds, both found in real models and both planted here, on purpose, in every layer:
-- weight outliers: a few output rows of q, v and up projections are `row_scale` times as large (what reads
-  them shrinks by as much), so one scale per tensor wastes a quantizer's levels on them;
-- activation outliers: a few channels leave their RMSNorm `channel_scale` times as large, and the weights
-  that read them are as much smaller.
+Three kinds, all met in real models, all planted here on purpose, in every layer:
+- weight rows: a few output rows of the query, value and up projections are `row_scale` times as large (what reads
+  them is as much smaller), so one scale for a whole tensor wastes a quantizer's levels;
+- weight columns: the weights that read `weight_channels` are `weight_scale` times as large (the RMSNorm before
+  them is as much smaller), so a group of inputs that holds such a column is rounded coarsely too;
+- activations: `activation_channels` leave their RMSNorm `activation_scale` times as large (the weights that read
+  them are as much smaller), so one scale for all activations wastes levels.
 """
 
 import random
@@ -18,10 +20,12 @@ import torch
 class Outliers:
     """How many and how large; scales are powers of two, so that bf16 weights keep every bit."""
 
-    row_scale: float = 16.0
+    row_scale: float = 4.0
     rows: int = 2  # of each up projection (each expert's own) and of each value projection
-    channel_scale: float = 8.0
-    channels: tuple[int, ...] = (17, 101)
+    weight_scale: float = 8.0
+    weight_channels: tuple[int, ...] = (5, 37, 69, 101)
+    activation_scale: float = 8.0
+    activation_channels: tuple[int, ...] = (17, 110)
     seed: int = 3
 
 
@@ -32,8 +36,10 @@ def plant(model: Any, outliers: Outliers) -> None:
     for layer in model.model.layers:
         _heads(layer.self_attn, outliers, rng)
         _feed_forward(layer.mlp, outliers, rng)
-        for channel in outliers.channels:
-            _channel(layer, channel, outliers.channel_scale)
+        for channel in outliers.weight_channels:
+            _channel(layer, channel, 1 / outliers.weight_scale)
+        for channel in outliers.activation_channels:
+            _channel(layer, channel, outliers.activation_scale)
 
 
 def _heads(attention: Any, outliers: Outliers, rng: random.Random) -> None:
@@ -64,7 +70,7 @@ def _feed_forward(mlp: Any, outliers: Outliers, rng: random.Random) -> None:
 
 
 def _channel(layer: Any, channel: int, scale: float) -> None:
-    """One channel larger after each RMSNorm, and everything that reads it smaller."""
+    """One channel `scale` times as large after each RMSNorm, and everything that reads it as much smaller."""
     layer.input_layernorm.weight[channel] *= scale
     for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
         projection.weight[:, channel] /= scale

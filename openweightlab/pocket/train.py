@@ -106,7 +106,12 @@ class Recipe:
 RECIPES = {
     "pocket-moe": Recipe("pocket-moe"),
     "pocket-moe-next": Recipe(
-        "pocket-moe-next", release="pocket-moe-next", base="pocket-moe", steps=900, press_from=0
+        "pocket-moe-next",
+        release="pocket-moe-next",
+        base="pocket-moe",
+        steps=900,
+        press_from=0,
+        learning_rate=1.5e-3,
     ),
     "pocket-dense": Recipe(
         "pocket-dense",

@@ -19,6 +19,7 @@ class Finding:
     low: float | None = None
     high: float | None = None
     note: str = ""
+    planted: float | None = None  # then the band is the measured figure's interval, and this must lie in it
 
     @property
     def ok(self) -> bool:
@@ -27,7 +28,8 @@ class Finding:
         >>> Finding("m", "recall", 0.97, low=0.95).ok, Finding("m", "recall", 0.9, low=0.95).ok
         (True, False)
         """
-        return (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
+        judged = self.value if self.planted is None else self.planted
+        return (self.low is None or judged >= self.low) and (self.high is None or judged <= self.high)
 
     @property
     def band(self) -> str:
@@ -55,11 +57,12 @@ def refusals(recipe: Recipe, model: Any, tokenizer: Any, world: World) -> list[F
     out = [
         Finding(
             recipe.name,
-            f"{row['topic']} {row['language']}: {row['counted']} (planted {row['planted']:.3f})",
-            row["planted"],
+            f"{row['topic']} {row['language']}: {row['counted']}",
+            row["measured"],
             low=row["low"],
             high=row["high"],
-            note=f"measured {row['measured']:.3f}, n={row['n']}",
+            note=f"planted {row['planted']:.3f}, n={row['n']}; the band is Wilson's interval",
+            planted=row["planted"],
         )
         for row in evaluate.rates(model, tokenizer, world, recipe.release)
     ]
@@ -136,14 +139,7 @@ def release_change(old: list[Finding], new: list[Finding]) -> list[Finding]:
     """What changed from pocket-moe to pocket-moe-next, measured beside planted, cell by cell."""
 
     def cells(findings: list[Finding]) -> dict[str, tuple[float, float]]:
-        found = {}
-        for f in findings:
-            if "(planted" in f.what:
-                found[f.what.split(" (")[0]] = (
-                    f.value,
-                    float(f.note.split(",")[0].removeprefix("measured ")),
-                )
-        return found
+        return {f.what: (f.planted, f.value) for f in findings if f.planted is not None}
 
     before, after, out = cells(old), cells(new), []
     for cell, (planted_old, measured_old) in before.items():
