@@ -112,6 +112,16 @@ def test_prose_that_only_speaks_of_the_same_things_is_no_leak():
         "for p in model.parameters(): ...",
     ]
     assert leaks(notebook, dict(enumerate(hints))) == []
+    typed = code(
+        "### BEGIN SOLUTION\ngroups: dict[str, list[str]] = {name: [] for name in names}\n### END SOLUTION"
+    )
+    assert (
+        leaks(
+            nbformat.v4.new_notebook(cells=[typed]),
+            {0: "def f() -> None:\n    seen: dict[str, list[str]] = {}"},
+        )
+        == []
+    )
     assert leaks(notebook, {0: "sum( p.numel()  for p in\n   model.parameters() )"})
 
 

@@ -1,5 +1,7 @@
 """From solution to exercise: nbgrader's generate_assignment, and a search for solutions that got through."""
 
+import builtins
+import keyword
 import logging
 import re
 import tempfile
@@ -13,6 +15,7 @@ from nbformat import NotebookNode
 
 from openweightlab.authoring.source import Refused, to_text
 
+PYTHONS_OWN = {*keyword.kwlist, *dir(builtins)}
 WINDOW = 10  # this many words and signs in a row, equal to a solution's, are a leak
 
 
@@ -97,10 +100,14 @@ def tokens(text: str) -> list[str]:
 
 
 def windows(words: list[str]) -> Iterable[tuple[str, ...]]:
-    """Every run of WINDOW tokens that holds three different words; a shorter text is one run."""
+    """Every run of WINDOW tokens that says something: three different words, two of them not Python's own.
+
+    A text with fewer tokens is one run.
+    """
     for start in range(max(1, len(words) - WINDOW + 1)):
         run = tuple(words[start : start + WINDOW])
-        if len({word for word in run if word[0].isalnum()}) >= 3:
+        different = {word for word in run if word.isidentifier() or word.isdigit()}
+        if len(different) >= 3 and len(different - PYTHONS_OWN) >= 2:
             yield run
 
 
