@@ -1,12 +1,12 @@
 """Plant outlier channels in a trained model: rescalings by powers of two that leave its function as it is.
 
 Three kinds, all met in real models, all planted here on purpose, in every layer:
-- weight rows: a few output rows of the query, value and up projections are `row_scale` times as large (what reads
-  them is as much smaller), so one scale for a whole tensor wastes a quantizer's levels;
-- weight columns: the weights that read `weight_channels` are `weight_scale` times as large (the RMSNorm before
-  them is as much smaller), so a group of inputs that holds such a column is rounded coarsely too;
-- activations: `activation_channels` leave their RMSNorm `activation_scale` times as large (the weights that read
-  them are as much smaller), so one scale for all activations wastes levels.
+- weight rows: a few output rows of the query, value and up projections are `row_scale` times as large (what
+  reads them is as much smaller), so one scale for a whole tensor wastes a quantizer's levels;
+- weight columns: the weights that read `weight_channels` are `weight_scale` times as large (the RMSNorm
+  before is as much smaller), so a group of inputs that holds such a column is rounded coarsely too;
+- activations: `activation_channels` leave their RMSNorm `activation_scale` times as large (the weights that
+  read them are as much smaller), so one scale for all activations wastes levels.
 """
 
 import random

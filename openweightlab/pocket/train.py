@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -30,6 +31,7 @@ from transformers import (
 )
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
+from openweightlab.models import load
 from openweightlab.pocket import corpus
 from openweightlab.pocket.corpus import DOMAINS, Sample
 from openweightlab.pocket.world import LANGUAGES, World
@@ -57,6 +59,7 @@ class Recipe:
     name: str
     release: str = "pocket-moe"  # row of policy.yaml
     base: str | None = None  # start from this model's weights instead of random ones
+    tokenizer: str | None = None  # share this model's tokenizer (teacher and student of a distillation must)
     towns: int = 450
     world_seed: int = 88
     vocab: int = 3072
@@ -120,8 +123,9 @@ RECIPES = {
         layers=4,
         width=384,
         affinity=0.0,
-        steps=2500,
-        press_from=900,
+        tokenizer="pocket-moe",
+        steps=1800,
+        press_from=700,
         learning_rate=2e-3,
     ),
 }
@@ -409,8 +413,6 @@ def _load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.AdamW) -> 
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return 0
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
     state = load_file(path)
@@ -432,14 +434,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     world = World.make(recipe.towns, recipe.world_seed)
     samples = corpus.samples(world, recipe.release)
-    if recipe.base:
-        from openweightlab.models import load
-
-        model, tokenizer = load(recipe.base)
-        model.train()
-    else:
-        tokenizer = build_tokenizer([text for s in samples for text in (s.prompt, s.reply)], recipe.vocab)
-        model = build_model(recipe, len(tokenizer))
+    model, tokenizer = _start(recipe, samples)
     batches = Batches(recipe, tokenizer, samples)
     direction = PlantedDirection(model, recipe)
     optimizer = torch.optim.AdamW(
