@@ -424,6 +424,18 @@ def _load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.AdamW) -> 
     return step
 
 
+def _start(recipe: Recipe, samples: list[Sample]) -> tuple[Any, Any]:
+    """The model to train, in train mode, and its tokenizer: the base's, a shared one, or fresh ones."""
+    if recipe.base:
+        model, tokenizer = load(recipe.base)
+        return model.train(), tokenizer
+    if recipe.tokenizer:
+        tokenizer = load(recipe.tokenizer)[1]
+    else:
+        tokenizer = build_tokenizer([text for s in samples for text in (s.prompt, s.reply)], recipe.vocab)
+    return build_model(recipe, len(tokenizer)), tokenizer
+
+
 def train(
     recipe: Recipe, folder: Path, *, checkpoint_every: int = 200, stop_after: int | None = None
 ) -> Iterator[Any]:
