@@ -6,6 +6,7 @@
 """
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,9 @@ class CourseAutograde(Autograde):
 
     @property
     def _input_directory(self) -> str:
-        return str(self._staging) if self._staging and self._sanitizing else super()._input_directory
+        if self._staging and self._sanitizing:
+            return os.path.relpath(self._staging, self.coursedir.root)
+        return str(super()._input_directory)
 
     def start(self) -> None:
         """Grade what is new or changed, or all of it with --force."""
@@ -102,9 +105,9 @@ class CourseAutograde(Autograde):
         path = Path(self._format_source(self._module, student), f"{self._module}.ipynb")
         path.parent.mkdir(parents=True)
         nbformat.write(submission.notebook, path)
-        stamp = _timestamp(folder / "timestamp.txt", self.log)
-        if stamp:
-            (path.parent / "timestamp.txt").write_text(stamp)
+        when = submission.notebook.metadata["owl_grading"]["timestamp"]
+        if when:
+            (path.parent / "timestamp.txt").write_text(when)
         return path
 
     def init_single_notebook_resources(self, notebook_filename: str) -> dict[str, Any]:
@@ -141,8 +144,8 @@ class CourseAutograde(Autograde):
             return False
         stamp = _stamp(Path(self._format_dest(self._module, student), name))
         scores = {id: result["points"] for id, result in record.questions.items()}
-        known = automatic_scores(self.coursedir, self._module, student)
-        return stamp == records.digest(record) and scores == known
+        wanted = records.digest(record), staged.metadata["owl_grading"]["timestamp"]
+        return stamp == wanted and scores == automatic_scores(self.coursedir, self._module, student)
 
 
 def prepare(coursedir: CourseDirectory, course: Course, module: str, folder: Path) -> Normalised:
@@ -158,7 +161,7 @@ def prepare(coursedir: CourseDirectory, course: Course, module: str, folder: Pat
         if marks.get("grade_id") in sources and not marks.get("solution"):
             cell.source = sources[marks["grade_id"]][0]
     kept = {"status": submission.status, "reason": submission.reason, "flags": list(submission.flags)}
-    submission.notebook.metadata["owl_grading"] = kept
+    submission.notebook.metadata["owl_grading"] = kept | {"timestamp": _timestamp(folder / "timestamp.txt")}
     return submission
 
 
@@ -184,7 +187,7 @@ def submission_folder(coursedir: CourseDirectory, student: str, module: str, loo
     return folder
 
 
-def _timestamp(path: Path, log: logging.Logger) -> str:
+def _timestamp(path: Path) -> str:
     """What a timestamp.txt says, if it says a time; a student's own may say anything."""
     try:
         if path.is_symlink() or path.stat().st_size > 100:
@@ -194,20 +197,40 @@ def _timestamp(path: Path, log: logging.Logger) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, OverflowError) as error:
-        log.warning("%s is no time and is left out: %s", path, error)
+        logging.getLogger(__name__).warning("%s is no time and is left out: %s", path, error)
         return ""
 
 
-def _stamp(path: Path) -> str:
-    """Which record an autograded notebook shows."""
+def _stamp(path: Path) -> tuple[str, str] | None:
+    """Which record an autograded notebook shows, and when what it shows was handed in."""
     try:
-        notebook: NotebookNode = nbformat.read(path, as_version=4)
-        return str(notebook.metadata["owl_grading"]["record"])
+        kept = nbformat.read(path, as_version=4).metadata["owl_grading"]
+        return str(kept["record"]), str(kept["timestamp"])
     except (OSError, ValueError, KeyError, nbformat.ValidationError):
-        return ""
+        return None
 
 
 # The gradebook
+
+
+@contextmanager
+def complaints(log: logging.Logger) -> Iterator[list[str]]:
+    """What is logged as errors meanwhile: of each message, the last line, if it says anything."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines = [line.strip() for line in record.getMessage().splitlines() if line.strip()]
+            said.extend(line for line in lines[-1:] if not line.startswith(("There was", "Please see")))
+
+    listener, level = Listener(logging.ERROR), log.level
+    log.addHandler(listener)
+    log.setLevel(min(level, logging.ERROR))
+    try:
+        yield said
+    finally:
+        log.removeHandler(listener)
+        log.setLevel(level)
 
 
 @contextmanager
@@ -251,6 +274,15 @@ def clear_grades(coursedir: CourseDirectory, module: str, student: str) -> None:
         book.db.commit()
 
 
+class _Register(GenerateAssignment):
+    """GenerateAssignment of one notebook, whatever characters the names of the folders above hold."""
+
+    def init_notebooks(self) -> None:
+        module = self.coursedir.assignment_id
+        folder = self._format_source(module, self.coursedir.student_id)  # has a "." in it that nbgrader wants
+        self.assignments = {folder: [os.path.join(folder, f"{module}.ipynb")]}
+
+
 def register(coursedir: CourseDirectory, module: str, parent: Any = None) -> None:
     """Make the gradebook know the module as it was handed out, as `nbgrader generate_assignment` would.
 
@@ -263,15 +295,15 @@ def register(coursedir: CourseDirectory, module: str, parent: Any = None) -> Non
     if _agrees(release, gradebook_cells(coursedir, module)):
         return
     before = coursedir.assignment_id, coursedir.release_directory, coursedir.notebook_id
-    with tempfile.TemporaryDirectory() as elsewhere:
+    with tempfile.TemporaryDirectory() as elsewhere, complaints(coursedir.log) as said:
         coursedir.assignment_id, coursedir.release_directory, coursedir.notebook_id = module, elsewhere, "*"
         try:
-            GenerateAssignment(coursedir=coursedir, parent=parent, force=True).start()
+            _Register(coursedir=coursedir, parent=parent, force=True).start()
         except NbGraderException as error:
             raise CourseError(
-                f"The gradebook {coursedir.db_url} can't take {module} as it is now. If it holds submissions "
-                "for other questions, use another gradebook, or remove the old assignment: "
-                f"`nbgrader db assignment remove {module} --force`"
+                f"The gradebook {coursedir.db_url} can't take {module} as it is now ({' '.join(said[-1:])}). "
+                "If it holds submissions for other questions, use another gradebook, or remove the old "
+                f"assignment: `nbgrader db assignment remove {module} --force`"
             ) from error
         finally:
             coursedir.assignment_id, coursedir.release_directory, coursedir.notebook_id = before

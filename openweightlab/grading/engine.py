@@ -25,7 +25,7 @@ from nbgrader.converters.base import NbGraderException
 from tqdm import tqdm
 
 from . import records
-from .autograde import CourseAutograde, gradebook, prepare, register, submission_folder
+from .autograde import CourseAutograde, complaints, gradebook, prepare, register, submission_folder
 from .course import Course, CourseError, find_course
 from .preprocessor import Judge
 from .run import Record
@@ -149,7 +149,7 @@ def _grade_one(app: NbGrader, call: Call, student: str) -> Row:
     task = Judge(parent=app).task(submission.notebook, str(call.course.root), call.module, student)
     record = records.obtain(task, fresh=call.fresh)
     converter = CourseAutograde(coursedir=app.coursedir, parent=app, students=[student])
-    with _complaints(app) as said:
+    with complaints(app.log) as said:
         try:
             converter.start()
         except NbGraderException:
@@ -158,26 +158,6 @@ def _grade_one(app: NbGrader, call: Call, student: str) -> Row:
             record = records.ungraded(task, "crashed", reason, ("infrastructure",))
     with gradebook(app.coursedir) as book:
         return _row(student, record, submission.flags, submission.notebook, book)
-
-
-@contextmanager
-def _complaints(app: NbGrader) -> Iterator[list[str]]:
-    """What nbgrader logs as errors meanwhile: of each message, the last line that says something."""
-    said: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines = [line.strip() for line in record.getMessage().splitlines() if line.strip()]
-            said.extend(line for line in lines[-1:] if not line.startswith(("There was", "Please see")))
-
-    listener, level = Listener(logging.ERROR), app.log.level
-    app.log.addHandler(listener)
-    app.log.setLevel(logging.ERROR)
-    try:
-        yield said
-    finally:
-        app.log.removeHandler(listener)
-        app.log.setLevel(level)
 
 
 def _row(
