@@ -32,10 +32,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     grade = command("grade", "openweightlab.grading.engine:main", "grade a folder of submissions")
     grade.add_argument("module")
-    grade.add_argument("--submissions", required=True)
-    grade.add_argument("--json", required=True)
-    grade.add_argument("--gradebook", default=None)
-    grade.add_argument("--no-sandbox", action="store_true")
+    grade.add_argument("--submissions", required=True, metavar="DIR", help="one folder a student")
+    grade.add_argument("--json", required=True, metavar="FILE", help="gets one row a submission")
+    grade.add_argument("--gradebook", metavar="URL", help="in place of the course's gradebook.db")
+    grade.add_argument("--no-sandbox", action="store_true", help="run students' code unprotected")
+    grade.add_argument("--force", action="store_true", help="run again what has a record, too")
 
     pocket = command("pocket", "openweightlab.pocket.command:main", "verify or retrain the Pocket models")
     actions = pocket.add_subparsers(dest="action", required=True)
