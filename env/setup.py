@@ -295,8 +295,9 @@ def explain(output: str, what: str) -> str:
 
 
 def last_words(output: str) -> str:
-    """The last line that says something."""
-    return ([line.strip() for line in output.splitlines() if line.strip()] or ["nothing"])[-1]
+    """The last line that tells of an error, else the last that says something."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["nothing"]
+    return ([line for line in lines if "error" in line.lower()] or lines)[-1]
 
 
 def environment() -> dict[str, str]:
@@ -320,7 +321,13 @@ def pip(what: str, *arguments: str) -> None:
         if re.search(r"Downloading .*\([\d.]+ [MG]B\)", line):
             say("      " + line.strip())
     reader.join()
-    if process.wait():
+    status = process.wait()
+    if status < 0:
+        raise Stop(
+            f"pip was ended from outside (signal {-status}; the system does that when memory runs out) "
+            f"while installing {what}. Close other programs, then call again: it goes on from here."
+        )
+    if status:
         raise Stop(explain("".join(errors), f"install {what}"))
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -148,7 +149,7 @@ def shows_nbgrader(server: dict) -> bool:
 def smoke(root: Path) -> int:
     """Start a server, fetch the first lesson from it, run it in a kernel of its, stop it: one line a step."""
     require(root / LESSON)
-    with tempfile.TemporaryDirectory() as folder:
+    with ended_politely(), tempfile.TemporaryDirectory() as folder:
         runtime = Path(folder)
         process = launch(root, runtime)
         try:
@@ -163,6 +164,16 @@ def smoke(root: Path) -> int:
             raise LabError(f"the server stopped, but {forced} of its processes had to be ended by force.")
         step("server and kernel stopped")
     return 0
+
+
+@contextlib.contextmanager
+def ended_politely() -> Iterator[None]:
+    """While it lasts, a request to end (SIGTERM) runs the clean-up too, so that no server is left behind."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def step(text: str) -> None:

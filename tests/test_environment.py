@@ -259,6 +259,17 @@ def test_smoke_tells_a_kernel_that_dies(tmp_path):
         lab.smoke(small_course(tmp_path, "import os; os._exit(3)"))
 
 
+def test_smoke_that_is_ended_leaves_nothing_behind(tmp_path):
+    root = small_course(tmp_path, "import time; time.sleep(600)")
+    code = "import sys; from pathlib import Path; from openweightlab import lab; lab.smoke(Path(sys.argv[1]))"
+    process = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE, text=True)
+    assert any("kernel of" in line for line in process.stdout)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    assert process.wait(timeout=60) == 143 and len(family) >= 2
+    assert not psutil.wait_procs(family, timeout=5)[1]
+
+
 def test_a_server_that_does_not_start_is_told_in_its_own_words(tmp_path):
     code = "import sys; print('no port left', file=sys.stderr); sys.exit(1)"
     with open(tmp_path / "server.log", "wb") as log:

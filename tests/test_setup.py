@@ -535,6 +535,14 @@ def test_pip_without_network_is_told_in_words(real, monkeypatch):
         real.pip("tiny", "--retries", "1", "--index-url", "http://127.0.0.1:9/simple", "no-such-package")
 
 
+def test_a_killed_pip_is_told_in_words(setup, tmp_path, monkeypatch):
+    (tmp_path / "python").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(setup, "PYTHON", tmp_path / "python")
+    with pytest.raises(setup.Stop, match=r"signal 9.*while installing PyTorch.*call again"):
+        setup.pip("PyTorch", "torch")
+
+
 def test_programs_of_the_venv_come_first_and_foreign_settings_last(setup, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/opt/robots")
     env = setup.environment()
