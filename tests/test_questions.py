@@ -150,3 +150,16 @@ def test_points_are_the_share_of_cases_in_quarters() -> None:
     assert judging.score(question, cases, [yes] * 9 + [no]) == 2.5
     assert judging.score(question, cases, [yes] * 9) == 2.5, "a case without a verdict is a failed one"
     assert judging.score(question, cases, [no] + [yes] * 9) == 0.0, "no points while a core case fails"
+
+
+def test_drawn_cases_can_be_kept_and_a_damaged_file_is_drawn_again(tmp_path: Path) -> None:
+    drawn = judging.draw(JUDGES, "00_workbench", 5, tmp_path)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    assert repr(judging.draw(JUDGES, "00_workbench", 5, tmp_path)) == repr(drawn)
+    for damage in (whole[:-9], b"", b"{}"):
+        kept.write_bytes(damage)
+        assert repr(judging.draw(JUDGES, "00_workbench", 5, tmp_path)) == repr(drawn)
+    assert kept.read_bytes() == whole and len(list(tmp_path.iterdir())) == 1
+    judging.draw(JUDGES, "00_workbench", 6, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2, "another seed, another file"

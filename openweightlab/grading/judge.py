@@ -5,14 +5,18 @@ oracle.
 """
 
 import builtins
+import hashlib
 import importlib.util
 import json
 import math
+import os
+import platform
 import socket
 import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +25,7 @@ from ..check import judge_case
 from ..questions import Case, Question, Verdict, load
 from . import wire
 
+QUESTIONS = Path(__file__).resolve().parents[1] / "questions"
 PARTS = 4  # points come in quarters
 UNKNOWN = "The result is not the expected one."
 NOT_ANSWERED = "Not answered yet."
@@ -42,6 +47,55 @@ def load_judge(judges_dir: Path, module: str) -> ModuleType:
     judge = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(judge)
     return judge
+
+
+def draw(judges_dir: Path, module: str, seed: int, keep: Path | None = None) -> dict[str, list[Case]]:
+    """The hidden cases of a module, from the folder `keep` if they were drawn before.
+
+    What is kept there holds expected results, so the folder must lie out of the students' reach.
+    """
+    path = keep / f"{module}-{_fingerprint(judges_dir, module, seed)}.cases" if keep else None
+    if path and path.is_file():
+        try:
+            kept = wire.read(path.read_bytes())
+            return {id: [Case(**case) for case in cases] for id, cases in kept.items()}
+        except (wire.WireError, TypeError):
+            path.unlink(missing_ok=True)
+    drawn = load_judge(judges_dir, module).cases(seed)
+    if path:
+        write_whole(path, wire.pack({id: [asdict(case) for case in cases] for id, cases in drawn.items()}))
+    return drawn
+
+
+def _fingerprint(judges_dir: Path, module: str, seed: int) -> str:
+    """A name for all that the drawn cases depend on."""
+    sources = [Path(judges_dir) / f"{module}.py", *sorted(QUESTIONS.glob("*.py"))]
+    digest = hashlib.sha256(f"{seed} {versions()}".encode())
+    for source in sources:
+        digest.update(source.read_bytes() if source.is_file() else b"")
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a mark may depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("openweightlab", "torch", "transformers", "ipykernel"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a reader finds all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def score(question: Question, cases: list[Case], verdicts: list[Verdict]) -> float:
@@ -84,7 +138,8 @@ class Outcome:
     verdicts: list[Verdict] = field(default_factory=list)
     error: str = ""
     finished: bool = False
-    too_long: int = 0  # cases that were stopped
+    too_long: int = 0  # cases that were to be interrupted
+    stuck: bool = False  # one of them was not to be
 
 
 @dataclass
@@ -146,6 +201,7 @@ class Server:
             self.outcome.finished = True
             wire.send(connection, {"said": "answered"})
         except TimeoutError:
+            self.outcome.stuck = True
             self.outcome.error = "The answer took too long and could not be interrupted."
         except wire.WireError as error:
             self.outcome.error = f"What the check sent could not be read: {error}."
@@ -154,7 +210,7 @@ class Server:
                 self.outcome.error = "The answer ended before all of its cases were done."
 
     def _put(self, connection: socket.socket, case: Case) -> Verdict:
-        """The verdict on one case, which is interrupted when it takes too long; after two such, the rest is skipped."""
+        """The verdict on one case, interrupted when it takes too long; after two such the rest is skipped."""
         seconds = min(self.case_seconds, self.deadline - time.monotonic())
         if self.outcome.too_long == 2 or seconds <= 0:
             return Verdict(False, "", "Not run: the cases before took too long.")
@@ -165,7 +221,7 @@ class Server:
             self.outcome.too_long += 1
             self.wants_interrupt.set()
             self._receive(connection, GRACE_SECONDS)
-            return Verdict(False, "", f"It took longer than {seconds:.3g} seconds.")
+            return Verdict(False, "", "It took too long and was stopped.")
 
     def _receive(self, connection: socket.socket, seconds: float) -> Any:
         """One message within that time, less when the check cell is over meanwhile."""
@@ -216,7 +272,7 @@ def main(arguments: list[str]) -> int:
         print("Usage: python -m openweightlab.grading.judge record MODULE [JUDGES_DIR]", file=sys.stderr)
         return 2
     judges_dir = Path(arguments[2] if len(arguments) > 2 else "judges")
-    record(judges_dir, arguments[1], Path(__file__).parents[1] / "questions" / "cases")
+    record(judges_dir, arguments[1], QUESTIONS / "cases")
     return 0
 
 

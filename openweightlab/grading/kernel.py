@@ -17,10 +17,10 @@ import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 
 from . import sandbox as boxes
+from .judge import GRACE_SECONDS
 
 MAX_MESSAGE = 2**22
 START_SECONDS = 90.0
-GRACE_SECONDS = 5.0
 SHARED_BYTES = 2**24
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
@@ -132,9 +132,9 @@ class Kernel:
         source: str,
         deadline: float,
         listen: Callable[[dict[str, Any]], None],
-        tick: Callable[[], bool] = lambda: False,
+        tick: Callable[[], str] = lambda: "",
     ) -> str:
-        """Run one cell; every output message goes to `listen`; the cell is interrupted when `tick()` is true.
+        """Run one cell; every output message goes to `listen`; `tick()` may ask to "interrupt" or "kill".
 
         Returns:
             "ok", "error", "timeout" (interrupted at the deadline, the kernel lives), "hung" (did not let
@@ -155,9 +155,10 @@ class Kernel:
                     return "timeout" if interrupted else "ok" if status == "ok" else "error"
             if self.process.poll() is not None:
                 return "dead"
-            if tick():
+            wanted = tick()
+            if wanted == "interrupt":
                 self.interrupt()
-            if time.monotonic() > deadline + GRACE_SECONDS:
+            if wanted == "kill" or time.monotonic() > deadline + GRACE_SECONDS:
                 self.kill()
                 return "hung"
             if time.monotonic() > deadline and not interrupted:

@@ -1,20 +1,20 @@
 """Run one submission in a sandboxed kernel while the judge, on the trusted side, gives the points.
 
 As a subprocess: `python -m openweightlab.grading.run IN.json OUT.json`. IN.json holds {"notebook":
-nbformat dict, "module", "seed", "judges_dir"} and, if wanted, "limits" (a dict), "sandbox" and "workdir";
-OUT.json gets the record, written whole. Exit 0 when OUT.json was written, whatever the marks.
+nbformat dict, "module", "seed", "judges_dir"} and, if wanted, "limits" (a dict), "sandbox", "workdir" and
+"cases_dir"; OUT.json gets the record, written whole. Exit 0 when OUT.json was written, whatever the
+marks.
 """
 
 import json
+import math
 import os
-import platform
 import shutil
 import socket
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,10 +25,9 @@ from nbformat import NotebookNode
 from ..questions import Case, Question, load
 from . import judge as judging
 from . import sandbox as boxes
+from .judge import versions
 from .kernel import Kernel
 from .outputs import Collector
-
-VERSIONS = ("openweightlab", "torch", "transformers", "ipykernel")
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Limits:
     output_bytes: int = 1_000_000  # of a whole notebook, kept in the record
     cells: int = 500
     threads: int = 1
+    max_stretch: float = 10.0  # on a busy machine, times grow with its load per core, up to so much
 
 
 @dataclass
@@ -92,6 +92,7 @@ def run(
     sandbox: str = "auto",
     judges_dir: Path,
     workdir: Path | None = None,
+    cases_dir: Path | None = None,
 ) -> Record:
     """Execute a normalised notebook, cell by cell, and score it.
 
@@ -99,6 +100,7 @@ def run(
         sandbox: "auto" (bubblewrap where it works), "bubblewrap" (or raise), "none".
         judges_dir: folder with `<module>.py`, the trusted side.
         workdir: where temporary files go; the system's temporary folder unless given.
+        cases_dir: where drawn cases are kept, so that a class's submissions need not each draw them anew.
 
     Raises:
         FileNotFoundError, ValueError: there is no such judge or module.
@@ -108,7 +110,7 @@ def run(
         raise RuntimeError("Grading needs Linux or macOS; on Windows, use it inside WSL")
     box = boxes.choose(sandbox)
     start = time.monotonic()
-    with _Run(notebook, module, seed, limits, box, Path(judges_dir).resolve(), workdir) as running:
+    with _Run(notebook, module, seed, limits, box, Path(judges_dir).resolve(), workdir, cases_dir) as running:
         record = running.grade()
     record.seconds = round(time.monotonic() - start, 2)
     return record
@@ -126,15 +128,17 @@ class _Run:
         box: boxes.Sandbox,
         judges_dir: Path,
         workdir: Path | None,
+        cases_dir: Path | None,
     ) -> None:
         self.cells = notebook.cells
         self.questions = load(module)
-        self.seed, self.limits, self.box, self.judges_dir = seed, limits, box, judges_dir
+        self.seed, self.limits, self.box = seed, limits, box
+        self.judges_dir, self.cases_dir = judges_dir, cases_dir
         self.folder = Path(tempfile.mkdtemp(prefix="owl-", dir=workdir))
         self.shared = Path(
             tempfile.mkdtemp(prefix="owl-")
         )  # short: a unix socket's path has at most 107 bytes
-        self.deadline = time.monotonic() + limits.notebook_seconds
+        self.deadline = time.monotonic() + limits.notebook_seconds * self._stretch()
         self.left = [limits.output_bytes]
         self.finished: list[int] = []  # cells to run again should the kernel be lost
         self.restarts = 0
@@ -166,7 +170,7 @@ class _Run:
             self._end("crashed", f"The notebook has more than {self.limits.cells} cells.")
         else:
             self._start_kernel()
-            self.cases = judging.load_judge(self.judges_dir, self.record.module).cases(self.seed)
+            self.cases = judging.draw(self.judges_dir, self.record.module, self.seed, self.cases_dir)
             if self._ready():
                 self._run_cells()
         self._fill_missing()
@@ -225,9 +229,7 @@ class _Run:
             elif _grade_id(cell) not in self.questions:
                 self.finished.append(index)
 
-    def _execute(
-        self, index: int, collector: Collector, tick: Any = lambda: False, extra: float = 0.0
-    ) -> str:
+    def _execute(self, index: int, collector: Collector, tick: Any = lambda: "", extra: float = 0.0) -> str:
         assert self.kernel
         how = self.kernel.execute(self.cells[index].source, self._cell_deadline() + extra, collector, tick)
         if how in ("timeout", "hung"):
@@ -237,7 +239,11 @@ class _Run:
         return how
 
     def _cell_deadline(self) -> float:
-        return min(time.monotonic() + self.limits.cell_seconds, self.deadline)
+        return min(time.monotonic() + self.limits.cell_seconds * self._stretch(), self.deadline)
+
+    def _stretch(self) -> float:
+        """How much longer than on an idle machine things may take now."""
+        return min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), self.limits.max_stretch)
 
     def _plain_cell(self, index: int) -> str:
         collector = Collector(self.left)
@@ -256,15 +262,17 @@ class _Run:
             question,
             self.cases[id],
             self.listener,
-            case_seconds=min(question.seconds, self.limits.case_seconds),
+            case_seconds=min(question.seconds, self.limits.case_seconds) * self._stretch(),
             deadline=self._cell_deadline(),
             own_lines=self.own_lines,
         )
 
-        def tick() -> bool:
+        def tick() -> str:
+            if server.outcome.stuck:
+                return "kill"
             wanted = server.wants_interrupt.is_set()
             server.wants_interrupt.clear()
-            return wanted
+            return "interrupt" if wanted else ""
 
         with server:
             how = self._execute(index, collector, tick, extra=2 * judging.GRACE_SECONDS)
@@ -355,20 +363,14 @@ def _partial(outputs: list[dict[str, Any]], maximum: float) -> float:
     if not results:
         return maximum
     try:
-        return min(max(float(results[0]["data"].get("text/plain", "")), 0.0), maximum)
+        shown = float(results[0]["data"].get("text/plain", ""))
     except ValueError:
         return maximum
+    return min(max(shown, 0.0), maximum) if math.isfinite(shown) else 0.0
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a mark may depend on."""
-    found = {"python": platform.python_version()}
-    for name in VERSIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+def _path(given: str | None) -> Path | None:
+    return Path(given) if given else None
 
 
 def main(arguments: list[str]) -> int:
@@ -384,15 +386,10 @@ def main(arguments: list[str]) -> int:
         limits=Limits(**given.get("limits", {})),
         sandbox=given.get("sandbox", "auto"),
         judges_dir=Path(given["judges_dir"]),
-        workdir=Path(given["workdir"]) if given.get("workdir") else None,
+        workdir=_path(given.get("workdir")),
+        cases_dir=_path(given.get("cases_dir")),
     )
-    target = Path(arguments[1])
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(record.to_json())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
+    judging.write_whole(Path(arguments[1]), record.to_json().encode())
     return 0
 
 

@@ -108,6 +108,24 @@ def pack(value: Plain) -> bytes:
     return _LENGTHS.pack(len(header), len(blob)) + header + blob
 
 
+def read(frame: bytes) -> Plain:
+    """The value of a whole frame, as `pack` made it.
+
+    Raises:
+        WireError: it is cut off or out of order.
+
+    >>> read(pack({"a": [1, None]}))
+    {'a': [1, None]}
+    """
+    if len(frame) < _LENGTHS.size:
+        raise WireError("the frame is cut off")
+    n_header, n_blob = _LENGTHS.unpack(frame[: _LENGTHS.size])
+    body = frame[_LENGTHS.size :]
+    if len(body) != n_header + n_blob:
+        raise WireError("the frame is cut off")
+    return unpack(body[:n_header], body[n_header:])
+
+
 def to_json(value: Plain, tensors: dict[str, Any]) -> Any:
     """Plain data with {"$tensor": name} for each tensor; the tensors themselves are put into `tensors`."""
     if is_tensor(value):

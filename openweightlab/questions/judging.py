@@ -2,7 +2,9 @@
 
 import math
 
-from . import Plain
+from . import Plain, Verdict
+
+OK = Verdict(True)
 
 
 def is_tensor(value: Plain) -> bool:
@@ -45,7 +47,8 @@ def show(value: Plain, width: int = 300) -> str:
     """
     if is_tensor(value) and value.ndim:
         kind = str(value.dtype).removeprefix("torch.")
-        return f"a tensor of shape {list(value.shape)} ({kind}), beginning {value.flatten()[:4].tolist()}"
+        first = [float(f"{number:.5g}") for number in value.flatten()[:4].tolist()]
+        return f"a tensor of shape {list(value.shape)} ({kind}), beginning {first}"
     if is_tensor(value):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -53,3 +56,27 @@ def show(value: Plain, width: int = 300) -> str:
     else:
         text = f"{value:,}" if isinstance(value, int) and abs(value) < 10**18 else f"{value:.10g}"
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def no(what: str, cause: str = "") -> Verdict:
+    """A failed case: `what` came (it may name values) and the likeliest cause (it may not)."""
+    return Verdict(False, f"{what} {cause}".strip(), cause)
+
+
+def compare_number(
+    expected: Plain, got: Plain, relative: float, causes: dict[str, str], mistaken: float | None = None
+) -> Verdict:
+    """Judge a number by `expected["value"]`; one of `expected["mistakes"]` is explained by its cause.
+
+    `mistaken` is the relative tolerance for the mistakes, where it is another one.
+    """
+    number, right = as_number(got), expected["value"]
+    if number is None:
+        return no(f"Expected a number, got {show(got)}.", "The result is not a finite number.")
+    if close(right, number, relative=relative):
+        return OK
+    what = f"Expected {show(right)}, got {show(number)}."
+    for mistake, value in expected["mistakes"].items():
+        if close(value, number, relative=relative if mistaken is None else mistaken):
+            return no(what, causes[mistake])
+    return no(what)

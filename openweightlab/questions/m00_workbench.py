@@ -10,27 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from . import Plain, Question, Verdict
-from .judging import as_number, close, is_tensor, same_values, show
+from .judging import OK, compare_number, is_tensor, no, same_values, show
 
 Functions = tuple[Callable[..., Any], ...]
-OK = Verdict(True)
-
-
-def _no(what: str, cause: str) -> Verdict:
-    return Verdict(False, f"{what} {cause}".strip(), cause)
-
-
-def _compare_number(expected: Plain, got: Plain, relative: float, causes: dict[str, str]) -> Verdict:
-    number, right = as_number(got), expected["value"]
-    if number is None:
-        return _no(f"Expected a number, got {show(got)}.", "The result is not a finite number.")
-    if close(right, number, relative=relative):
-        return OK
-    what = f"Expected {show(right)}, got {show(number)}."
-    for mistake, value in expected["mistakes"].items():
-        if close(value, number, relative=relative):
-            return _no(what, causes[mistake])
-    return _no(what, "")
 
 
 # Q0.1
@@ -55,7 +37,7 @@ COUNT_CAUSES = {
 
 
 def _compare_count(expected: Plain, got: Plain) -> Verdict:
-    return _compare_number(expected, got, 0.0, COUNT_CAUSES)
+    return compare_number(expected, got, 0.0, COUNT_CAUSES)
 
 
 # Q0.2
@@ -78,7 +60,7 @@ GIB_CAUSES = {
 
 
 def _compare_gib(expected: Plain, got: Plain) -> Verdict:
-    return _compare_number(expected, got, 1e-6, GIB_CAUSES)  # a right answer in float32 is off by 2e-7
+    return compare_number(expected, got, 1e-6, GIB_CAUSES)  # a right answer in float32 is off by 2e-7
 
 
 # Q0.3
@@ -133,7 +115,7 @@ ASPECT_CAUSES = {
 def _compare_next_token(expected: Plain, got: Plain) -> Verdict:
     if not isinstance(got, dict) or not is_tensor(got.get("probabilities")):
         came = got.get("probabilities") if isinstance(got, dict) else got
-        return _no(f"Expected a tensor, got {show(came)}.", "The result is not a tensor.")
+        return no(f"Expected a tensor, got {show(came)}.", "The result is not a tensor.")
     if "probabilities" in expected:
         verdict = _compare_probabilities(expected, got)
         if not verdict.ok:
@@ -142,13 +124,13 @@ def _compare_next_token(expected: Plain, got: Plain) -> Verdict:
         return _mode_left_wrong(expected["dropout_after"])
     for aspect, cause in ASPECT_CAUSES.items():
         if aspect in expected and got.get(aspect) != expected[aspect]:
-            return _no("", cause)
+            return no("", cause)
     return OK
 
 
 def _mode_left_wrong(was_training: bool) -> Verdict:
     came, left = ("train", "eval") if was_training else ("eval", "train")
-    return _no(
+    return no(
         "",
         f"The model came in {came} mode and was left in {left} mode; remember model.training and restore it.",
     )
@@ -159,19 +141,19 @@ def _compare_probabilities(expected: Plain, got: Plain) -> Verdict:
     tolerance: dict[str, float] = {"relative": expected["relative"], "absolute": 1e-6}
     what = f"Expected {show(right)}, got {show(came)}."
     if came.shape != right.shape:
-        return _no(what, _shape_cause(list(came.shape), right.shape[0]))
+        return no(what, _shape_cause(list(came.shape), right.shape[0]))
     for mistake, value in expected["mistakes"].items():
         if same_values(value, came, **tolerance):
-            return _no(what, PROBABILITY_CAUSES[mistake])
+            return no(what, PROBABILITY_CAUSES[mistake])
     if not same_values(right, came, **tolerance):
         dropout = (
             ""
             if got.get("repeats") is True
             else "Two calls gave two results: dropout was on. Call model.eval() first."
         )
-        return _no(what, dropout)
+        return no(what, dropout)
     if expected.get("float32") and bool((came.bfloat16().double() == came.double()).all()):
-        return _no(
+        return no(
             what, "The softmax ran in bf16, which keeps 8 bits; convert the logits with .float() first."
         )
     return OK
@@ -207,16 +189,16 @@ def _compare_sort(expected: Plain, got: Plain) -> Verdict:
     groups = got.get("groups") if isinstance(got, dict) else got
     what = f"Expected {show(expected.get('groups'))}, got {show(groups)}."
     if not isinstance(groups, dict):
-        return _no(what, "The result is not a dict.")
+        return no(what, "The result is not a dict.")
     if sorted(groups) != sorted(KEYS):
-        return _no(what, f"The keys must be {', '.join(KEYS)}: always all three, and no other.")
+        return no(what, f"The keys must be {', '.join(KEYS)}: always all three, and no other.")
     if "groups" in expected and groups != expected["groups"]:
         for mistake, value in expected["mistakes"].items():
             if groups == value:
-                return _no(what, SORT_CAUSES[mistake])
-        return _no(what, "")
+                return no(what, SORT_CAUSES[mistake])
+        return no(what, "")
     if "unchanged" in expected and got.get("unchanged") is not True:
-        return _no("", "The list that came in, or a claim in it, was changed.")
+        return no("", "The list that came in, or a claim in it, was changed.")
     return OK
 
 

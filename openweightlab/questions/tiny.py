@@ -43,6 +43,33 @@ def fill(model: nn.Module, seed: int) -> None:
             parameter.copy_(noise / parameter.shape[-1] ** 0.5 if is_matrix else 1 + 0.1 * noise)
 
 
+def normal(seed: int, *shape: int, scale: float = 1.0) -> torch.Tensor:
+    """Normal numbers in float32 from a seed, the same everywhere.
+
+    >>> normal(1, 2, 3).shape
+    torch.Size([2, 3])
+    """
+    return torch.from_numpy(scale * np.random.RandomState(seed).standard_normal(shape)).float()
+
+
+def byte_tokenizer(adds_start: bool = False) -> Any:
+    """A tokenizer of 258 tokens, one for each byte; with `adds_start` it puts "<s>" before each text.
+
+    >>> byte_tokenizer()("Hi").input_ids, byte_tokenizer(True)("Hi").input_ids
+    ([39, 72], [256, 39, 72])
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<s>", "<pad>"]
+    core = Tokenizer(models.BPE(vocab={symbol: id for id, symbol in enumerate(symbols)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    if adds_start:
+        core.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 256)])
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", pad_token="<pad>")
+
+
 def _language_model(*, family: str, config: dict[str, Any], **_: Any) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
