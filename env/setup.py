@@ -247,7 +247,8 @@ def sweep() -> list[Path]:
 
     pip writes a package's INSTALLER file after all its other files.
     """
-    folders = [folder for folder in VENV.glob("[lL]ib/**/site-packages/*") if folder.is_dir()]
+    places = [*VENV.glob("lib/python*/site-packages/*"), *VENV.glob("Lib/site-packages/*")]
+    folders = [place for place in places if place.is_dir()]
     broken = [f for f in folders if f.suffix == ".dist-info" and not (f / "INSTALLER").exists()]
     broken += [f for f in folders if f.name.startswith("~")]
     for folder in broken:

@@ -33,7 +33,11 @@ def examine() -> dict[str, Any]:
         **memory(),
         "disk_free_gib": round(shutil.disk_usage(Path.cwd()).free / GIB, 1),
     }
-    problems = [f"{name} is missing: call make lab again" for name, v in packages().items() if v is None]
+    problems = [
+        f"{name} is missing: delete .venv and call make lab again"
+        for name, v in packages().items()
+        if v is None
+    ]
     problems = problems or broken()
     if not problems:
         found |= {"gpu": gpus(), "tier": tier(), "pocket": pocket(), "sandbox": sandbox()}

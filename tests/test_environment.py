@@ -125,7 +125,7 @@ def test_doctor_sees_a_changed_weight_file(tmp_path, monkeypatch):
 def test_doctor_fails_on_a_missing_or_broken_package(healthy, capsys):
     healthy.setattr(doctor, "packages", lambda: {"torch": None})
     status, text = run_doctor(capsys)
-    assert status == 1 and "torch is missing: call make lab again" in text
+    assert status == 1 and "torch is missing: delete .venv and call make lab again" in text
     healthy.setattr(doctor, "packages", lambda: {"torch": "2.13.0"})
     healthy.setattr(doctor, "broken", lambda: ["torch does not start (no libgomp)"])
     status, text = run_doctor(capsys)
