@@ -16,10 +16,12 @@ _HOME = {  # public name -> module that defines it
     "reveal": "lens.predictions",
     "quiz": "lens.quizzes",
     "next_token": "lens.nexttoken",
+    "routing_map": "lens.routingmap",
+    "plan": "memory",
     "claims": "data.claims",
     "claims_board": "lens.board",
 }
-_PARTS = ("lens", "measure")  # sub-packages that lessons call by name: owl.lens.show(…)
+_PARTS = ("lens", "measure", "atlas")  # sub-packages that lessons call by name: owl.lens.show(…)
 __all__ = sorted([*_HOME, *_PARTS])
 
 

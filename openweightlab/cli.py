@@ -26,7 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--check", action="store_true", help="only say which built notebook differs")
     notebooks.add_argument("--diff", action="store_true", help="the same, and show how")
 
-    check = command("check", "openweightlab.grading.selfcheck:main", "run a notebook against its visible tests")
+    check = command(
+        "check", "openweightlab.grading.selfcheck:main", "run a notebook against its visible tests"
+    )
     check.add_argument("notebook")
     check.add_argument("--json", action="store_true")
 
@@ -37,6 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
     grade.add_argument("--gradebook", metavar="URL", help="in place of the course's gradebook.db")
     grade.add_argument("--no-sandbox", action="store_true", help="run students' code unprotected")
     grade.add_argument("--force", action="store_true", help="run again what has a record, too")
+
+    atlas = command(
+        "atlas", "openweightlab.atlas_table:main", "real models: sizes, memory, licences, sources"
+    )
+    atlas.add_argument("names", nargs="*", metavar="NAME", help="show these models in full")
+    atlas.add_argument("--json", action="store_true")
 
     pocket = command("pocket", "openweightlab.pocket.command:main", "verify or retrain the Pocket models")
     actions = pocket.add_subparsers(dest="action", required=True)
