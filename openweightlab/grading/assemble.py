@@ -227,7 +227,8 @@ class Assembly:
         for slot in self._unanswered(self.skeleton.answers):
             stub = self.skeleton.cells[slot].source
             for piece in self.pieces:
-                if piece.own and piece.kind == "code" and _alike(piece.source, stub):
+                code = piece.own and piece.kind == "code" and not MARKER.search(piece.source)
+                if code and _alike(piece.source, stub):
                     piece.slot = slot
                     self.flags.add("metadata-repaired")
 

@@ -7,7 +7,9 @@
 
 import logging
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -29,6 +31,8 @@ from . import records
 from .course import Course, CourseError
 from .normalise import Normalised, normalise
 from .preprocessor import Judge
+
+OLD_SECONDS = 2 * 24 * 3600
 
 
 def install() -> None:
@@ -72,7 +76,7 @@ class CourseAutograde(Autograde):
             return
         try:
             register(self.coursedir, self._module, self)
-            self.course.store.mkdir(exist_ok=True)
+            self._sweep()
             with tempfile.TemporaryDirectory(prefix="staged-", dir=self.course.store) as staging:
                 self._staging = Path(staging)
                 super().start()
@@ -81,6 +85,13 @@ class CourseAutograde(Autograde):
             raise NbGraderException(str(error)) from error
         finally:
             self._staging = None
+
+    def _sweep(self) -> None:
+        """Remove what gradings left that were killed days ago."""
+        self.course.store.mkdir(exist_ok=True)
+        for old in self.course.store.glob("staged-*"):
+            if time.time() - old.stat().st_mtime > OLD_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
 
     def init_notebooks(self) -> None:
         """Stage the submissions; nbgrader takes the list of notebooks from here."""

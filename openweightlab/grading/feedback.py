@@ -1,6 +1,7 @@
 """Feedback pages, and formgrader's, without anything that a submission could run in a reader's browser."""
 
 import re
+from copy import deepcopy
 from typing import Any
 
 import bleach
@@ -65,6 +66,23 @@ def clean_markdown(context: Context, source: str) -> str:
     return clean_html(MarkdownWithMath(renderer=renderer).render(source))
 
 
+def without_late_outputs(nb: NotebookNode) -> NotebookNode:
+    """A copy in which, from the first check on, only checks have outputs.
+
+    A student's code has seen hidden inputs by then and may print them; formgrader still shows its outputs.
+    """
+    copy, checked = deepcopy(nb), False
+    for cell in copy.cells:
+        marks = cell.metadata.get("nbgrader", {})
+        check = bool(marks.get("grade")) and not marks.get("solution")
+        checked = checked or check
+        if checked and not check and cell.cell_type == "code":
+            cell.outputs = []
+        elif check:
+            cell.outputs = cell.outputs[:1]
+    return copy
+
+
 class SafeHTMLExporter(HTMLExporter):
     """HTMLExporter for feedback: no script is in the page, and the browser is told to run and load none."""
 
@@ -72,7 +90,7 @@ class SafeHTMLExporter(HTMLExporter):
         self, nb: NotebookNode, resources: dict[str, Any] | None = None, **kw: Any
     ) -> tuple[str, dict[str, Any]]:
         """The notebook as HTML, its scripts taken out and a content security policy put in."""
-        page, resources = super().from_notebook_node(nb, resources, **kw)
+        page, resources = super().from_notebook_node(without_late_outputs(nb), resources, **kw)
         soup = BeautifulSoup(page, features="html.parser")
         for script in soup.find_all(["script", "base"]):
             script.decompose()

@@ -19,7 +19,7 @@ from .handin import Unusable
 class Normalised:
     """What is graded of one submission; status is "" when it can be run, else "missing" or "unreadable".
 
-    flags: what was found and put right, or was wrong; docs/grading.md says what each means.
+    flags: what was put right, or is worth a look; docs/instructors.md says what each means.
     """
 
     notebook: NotebookNode

@@ -45,10 +45,10 @@ class Judge(Execute):
         task = self.task(nb, **resources["owl"]["task"])
         record = records.obtain(task, fresh=resources["owl"]["fresh"])
         show(nb, record)
-        nb.metadata["owl_grading"] |= {"record": records.digest(record), "key": task.key}
+        kept = nb.metadata["owl_grading"]
+        kept |= {"record": records.digest(record), "key": task.key}
         say = self.log.info if record.status == "graded" else self.log.warning
-        flags = ", ".join(sorted({*task.submission.flags, *record.flags})) or "none"
-        about = task.student, record.status, record.points, flags, record.reason
+        about = task.student, record.status, record.points, ", ".join(kept["flags"]) or "none", record.reason
         say("%s: %s, %g points, flags: %s. %s", *about)
         return nb, resources
 
@@ -91,7 +91,9 @@ def show(nb: NotebookNode, record: Record) -> None:
     whole = [
         f"{id}-answer" for id, found in record.questions.items() if found["points"] == found["max_points"]
     ]
-    nb.metadata["owl_grading"] |= {"status": record.status, "reason": record.reason, "whole": whole}
+    flags = sorted({*nb.metadata["owl_grading"]["flags"], *record.flags})
+    about = {"status": record.status, "reason": record.reason, "flags": flags, "whole": whole}
+    nb.metadata["owl_grading"] |= about
 
 
 def _output(kept: dict[str, Any]) -> NotebookNode:

@@ -168,6 +168,7 @@ def judge(task: Task) -> Record:
             "limits": asdict(task.limits),
             "sandbox": task.sandbox,
             "judges_dir": str(task.course.judges_dir),
+            "cases_dir": str(task.course.store / "cases"),
         }
         given.write_text(json.dumps(order), "utf-8")
         trouble = _call(
@@ -178,6 +179,17 @@ def judge(task: Task) -> Record:
         except (OSError, ValueError, TypeError):
             reason = f"the grader itself failed, this is not the student's fault: {trouble}"
             return ungraded(task, "crashed", reason, ("infrastructure",))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a run to clean up and end; make it, if it won't."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _call(command: list[str], folder: str, limits: Limits) -> str:
@@ -195,14 +207,12 @@ def _call(command: list[str], folder: str, limits: Limits) -> str:
             start_new_session=True,
         )
         try:
-            code = process.wait(limits.notebook_seconds + GRACE_SECONDS)
+            code = process.wait(limits.notebook_seconds * limits.max_stretch + GRACE_SECONDS)
             said = f"exit status {code}"
         except subprocess.TimeoutExpired:
             said = "it did not end"
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            _end(process)
         log.seek(max(0, log.tell() - 2000))
         lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
     return f"{said}; {lines[-1][:300]}" if lines else said

@@ -6,10 +6,12 @@ nbformat dict, "module", "seed", "judges_dir"} and, if wanted, "limits" (a dict)
 marks.
 """
 
+import ctypes
 import json
 import math
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -373,11 +375,19 @@ def _path(given: str | None) -> Path | None:
     return Path(given) if given else None
 
 
+def end_with_parent() -> None:
+    """Clean up and end when asked to, and, on Linux, when the program that started this one has ended."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
 def main(arguments: list[str]) -> int:
     """Read IN.json, run, write OUT.json."""
     if len(arguments) != 2:
         print("Usage: python -m openweightlab.grading.run IN.json OUT.json", file=sys.stderr)
         return 2
+    end_with_parent()
     given = json.loads(Path(arguments[0]).read_text("utf-8"))
     record = run(
         nbformat.from_dict(given["notebook"]),

@@ -1,0 +1,58 @@
+"""Honest mistakes: each is graded for what is there or has a row that says why not, and no neighbour notices.
+
+Submissions are graded in the order of their names, so each of these follows another's mistake.
+"""
+
+import pytest
+from class_of_submissions import (
+    POINTS,
+    Grading,
+    Student,
+    expected,
+    honest_mistakes,
+    started,
+    through_every_door,
+    wait_for,
+)
+
+pytestmark = pytest.mark.timeout(3000)
+CLASS = [*through_every_door(), *honest_mistakes()]
+
+
+@pytest.fixture(scope="module")
+def graded() -> Grading:
+    """The whole class after `owl grade`, which was killed with SIGKILL on its way and called again."""
+    door = started()["owl"]
+    if door.process and not door.was_killed:
+        wait_for(lambda: door.file.exists() and len(door.rows()) >= 3, 600, "third row")
+        assert door.kill() == []  # the run that was under way ends, too
+        assert 3 <= len(door.rows()) < len(CLASS)
+        door.start()
+    assert door.finish() == 0, door.log.read_text()[-3000:]
+    return door
+
+
+def test_every_submission_has_a_row(graded: Grading):
+    assert list(graded.rows()) == sorted(student.name for student in CLASS)
+    assert list(graded.gradebook()) == sorted(student.name for student in CLASS)
+
+
+@pytest.mark.parametrize("student", CLASS, ids=lambda student: student.name.replace(" ", "_"))
+def test_marks_status_and_flags(graded: Grading, student: Student):
+    row = graded.rows()[student.name]
+    marks = {id: question["points"] for id, question in row["questions"].items()}
+    assert {id: expected(student.marks[id], marks[id], most) for id, most in POINTS.items()} == dict.fromkeys(
+        POINTS, True
+    ), row
+    assert (row["status"], set(row["flags"]) - {"no-sandbox"}) == (student.status, set(student.flags)), row
+    assert student.reason in row["reason"]
+    assert bool(row["reason"]) == (student.status != "graded")
+    assert row["points"] == sum(marks.values())
+    assert graded.gradebook()[student.name] == marks
+    assert graded.outcome(student.name) == (student.status, sorted(student.flags))
+
+
+def test_memory_and_files_stay_small(graded: Grading):
+    """A submission that prints 200 MB makes neither the record nor the autograded notebook large."""
+    sizes = {path: path.stat().st_size for path in graded.root.rglob("*.*") if path.is_file()}
+    assert max(size for path, size in sizes.items() if path.name != "gradebook.db") < 4 * 2**20
