@@ -333,7 +333,7 @@ class Grading:
         return self.process.wait()
 
     def kill(self) -> list[psutil.Process]:
-        """End the command as a power cut would; what it had started and what still runs half a minute later."""
+        """End the command as a power cut would; what it had started and still runs half a minute later."""
         assert self.process
         started = psutil.Process(self.process.pid).children(recursive=True)
         os.kill(self.process.pid, signal.SIGKILL)
@@ -399,7 +399,7 @@ def make_course(name: str, students: list[Student]) -> Grading:
 
 @cache
 def started() -> dict[str, Grading]:
-    """The doors without a browser, both running; `owl grade` is killed and started again on its way."""
+    """The doors without a browser, both running; `owl grade` is killed and called again on its way."""
     everyone = through_every_door()
     names = {student.name for student in everyone}
     rest = [student for student in map(variant, range(MOST_VARIANTS)) if student.name not in names]
