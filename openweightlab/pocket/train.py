@@ -216,7 +216,7 @@ class Encoded:
 
 def encode(tokenizer: PreTrainedTokenizerFast, sample: Sample, reply: str) -> Encoded:
     """Token ids of the whole conversation, with its masks."""
-    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    start, end = (tokenizer.vocab[mark] for mark in ("<|im_start|>", "<|im_end|>"))
     newline = tokenizer.encode("\n")
     ids: list[int] = []
     content: list[bool] = []
