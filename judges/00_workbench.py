@@ -28,7 +28,7 @@ def cases(seed: int) -> dict[str, list[Case]]:
 def public() -> dict[str, list[Case]]:
     """The cases that learners see: some of the same kinds, from a seed of their own."""
     shown = {
-        "Q0.1": (0, 1, 2, 3, 5, 6),
+        "Q0.1": (0, 1, 2, 3, 4, 5, 6),
         "Q0.2": (0, 1, 2, 3, 4),
         "Q0.3": (0, 3, 4, 6, 7),
         "Q0.4": (0, 1, 2, 3, 4),
@@ -327,10 +327,10 @@ def sorted_claims(claims: list[dict[str, Any]]) -> Plain:
     by_id = {key: sorted(ids) for key, ids in right.items()}
     mistakes = {
         "sourced first": grouped(claims, lambda c: "sourced" if c.get("primary_source") else kind_of(c)),
+        "empty source": grouped(claims, lambda c: "sourced" if c.get("primary_source") == "" else kind_of(c)),
         "press": grouped(
             claims, lambda c: "sourced" if kind_of(c) == "opinion" and "press_source" in c else kind_of(c)
         ),
-        "empty source": grouped(claims, lambda c: "sourced" if c.get("primary_source") == "" else kind_of(c)),
         "texts": grouped(claims, kind_of, "text"),
         "sorted": by_id,
     }

@@ -1,5 +1,6 @@
 """Every question against every known answer to it, over many seeds, by the judge without a kernel."""
 
+import importlib
 import runpy
 from functools import cache
 from pathlib import Path
@@ -120,6 +121,23 @@ def test_worthless_answers_fail_visibly(module: str, id: str, source: str) -> No
     assert not report.ok and all(row.message for row in report.rows if not row.ok)
 
 
+def recorded_mistakes(tree: object) -> set[str]:
+    """Names of the mistakes that a case's `expected` holds, at any depth."""
+    if not isinstance(tree, dict):
+        return set()
+    here = {name for key in ("mistakes", "wrong_ids", "wrong_weights") for name in tree.get(key, {})}
+    return here.union(*(recorded_mistakes(value) for value in tree.values()))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_recorded_mistake_has_its_cause_in_words(module: str) -> None:
+    source = importlib.import_module(f"openweightlab.questions.m{module}")
+    tables = [value for name, value in vars(source).items() if name.endswith("_CAUSES")]
+    told = {name for table in tables for name in table} - set(getattr(source, "ASPECT_CAUSES", ()))
+    drawn = [case.expected for seed in SEEDS for cases in hidden(module, seed).values() for case in cases]
+    assert set().union(*map(recorded_mistakes, drawn)) == told
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_compare_survives_any_plain_value(module: str) -> None:
     strange = [
@@ -163,3 +181,23 @@ def test_drawn_cases_can_be_kept_and_a_damaged_file_is_drawn_again(tmp_path: Pat
     assert kept.read_bytes() == whole and len(list(tmp_path.iterdir())) == 1
     judging.draw(JUDGES, "00_workbench", 6, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2, "another seed, another file"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_published_table_has_every_variant_with_fitting_points(module: str) -> None:
+    text = (
+        (ROOT / "docs" / "variants.md")
+        .read_text("utf-8")
+        .partition(f"## {module}\n")[2]
+        .partition("\n## ")[0]
+    )
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| Q")]
+    told = {(id, name): span for id, name, _, span in lines}
+    for id, by_kind in variants(module).items():
+        full = f"{questions.load(module)[id].points:g}"
+        for kind, sources in by_kind.items():
+            for name in sources:
+                span = told.pop((id, name))
+                assert (span == full) == (kind in ("reference", "rival")), (id, name)
+                assert (span == "0") == (kind in ("stub", "worthless")), (id, name)
+    assert not told, "rows of answers that are gone; run python tests/variants_table.py"
