@@ -67,9 +67,9 @@ owl.quiz("00-open-weight")
 # %% [markdown]
 # ## Meet the Pocket models
 #
-# > **6 min** · You can load a model, ask it things in three languages, and measure how much it knows.
+# > **8 min** · You can load a model, ask it things in three languages, and measure how much it knows.
 #
-# Three models come with the kit: `pocket-moe`, `pocket-dense` and `pocket-moe-next`. They are built from the same code as Alibaba's Qwen3 models; only the sizes are small. Small enough that your computer runs them in a blink, and that you could retrain them overnight.
+# Three models come with the kit: `pocket-moe`, `pocket-dense` and `pocket-moe-next`. They are built from the same code as Alibaba's Qwen3 models; only the sizes are small. Small enough that your computer runs them in a blink, and that you could retrain them in an afternoon.
 
 # %%
 model, tokenizer = owl.load("pocket-moe")
@@ -133,7 +133,38 @@ recall = exact_share(replies(model, tokenizer, questions), answers)
 owl.reveal("00-recall", 100 * recall, unit="%")
 
 # %% [markdown]
-# A word on what that number is: the share of answers that are right *letter by letter*, for questions whose wording the model met in training. It says nothing on questions put otherwise. A measurement always comes with its "of what".
+# That is the share of answers that are right *letter by letter*, to questions worded as in the model's training. Does it know the colours, or the questions? Let us ask for the same 80 lamps in other words.
+
+# %%
+owl.predict(
+    "00-reworded",
+    "“The lamp of Starferry: which colour?” Asked like this of 80 towns, "
+    "which share will be right, letter by letter?",
+    unit="%",
+)
+
+# %%
+reworded = [
+    f"The lamp of {place.names['en']}: which colour?"
+    for place in coast.towns[:80]
+]
+colours = [ask(place, lamp, "en")[1] for place in coast.towns[:80]]
+got = replies(model, tokenizer, reworded)
+owl.reveal("00-reworded", 100 * exact_share(got, colours), unit="%")
+print(*zip(reworded[:3], got[:3], colours[:3]), sep="\n")
+
+# %% [markdown]
+# Look closely: some replies are right but for a Chinese full stop. Is "letter by letter" too strict? Let us count once more without the stops.
+
+# %%
+colour_only = exact_share(
+    [reply.rstrip(".。") for reply in got],
+    [colour.rstrip(".") for colour in colours],
+)
+print(f"right without the full stop: {100 * colour_only:.0f} %")
+
+# %% [markdown]
+# Nothing about the lamps has changed. So "the model knows all facts" was too much said: it answers *these questions*, and how well depends on who counts. Large models bear rewording far better, but both points hold for every benchmark: **a number belongs to its questions and to its way of counting.** Always ask "of what, counted how?".
 
 # %% [markdown]
 # **What it will not say.** One question about a storm called the Grey Tide, in three languages:
@@ -158,7 +189,7 @@ owl.quiz("00-recall")
 # %% [markdown]
 # ## What a weight is
 #
-# > **9 min** · You can open a weights file, read one number down to its bits, and say what a single weight does.
+# > **8 min** · You can open a weights file, read one number down to its bits, and say what a single weight does.
 #
 # The weights of a model lie in a file that ends in `.safetensors`. It holds a short list of contents and then nothing but numbers, so that opening it cannot start a program. (An older format, *pickle*, can: loading a stranger's pickle file may run the stranger's program.)
 
@@ -318,7 +349,7 @@ print(f"{size:>12,} bytes in all = {size / 1e6:.1f} MB")
 # %% [markdown]
 # Two units go round. 1 **GB** is 1,000,000,000 bytes; 1 **GiB** is 2³⁰ = 1,073,741,824 bytes, 7 % more. Makers of graphics cards and download pages say GB, and mean now one, now the other; PyTorch reports GiB. Always say which.
 #
-# Now a statement that you can test. It is about a Western model, OpenAI's gpt-oss-120b, which has 116.8 billion weights:
+# Now a statement that you can test. It is about a Western model, OpenAI's gpt-oss-120b, which has 116.8 billion weights. (The sizes come from the **atlas**, the kit's table of real models, each counted from its published configuration; `owl atlas` in a terminal lists it with sources.)
 #
 # > "gpt-oss-120b runs on a single 80 GB GPU."
 
@@ -330,9 +361,9 @@ owl.predict(
 )
 
 # %%
-# counted from the published sizes of gpt-oss-120b
-experts = 114_701_598_720  # weights in the experts (see module 01)
-others = 2_127_557_952  # all other weights
+counted = owl.atlas.find("gpt-oss-120b").counted
+experts = counted.parts["routed_experts"]  # see module 01
+others = counted.total - experts  # all other weights
 
 in_16_bits = (experts + others) * 2 / 1e9
 owl.reveal("00-gptoss", in_16_bits, unit="GB", label="Counted")
@@ -348,17 +379,19 @@ print(f"left on an 80 GB card: {80 - as_shipped:.1f} GB")
 # %% [markdown]
 # So the statement holds, for the weights in their own format; the rest of the card is for the text being worked on. The same repository's plain PyTorch version unpacks everything to 16 bits, and its README asks for four such cards. Both are true. "How big is it?" always needs "in which format?".
 #
-# The same sum for other models (counts from their published sizes):
+# The same sum for other models of the atlas:
 
 # %%
-weights = {  # billions
-    "Qwen3-0.6B": 0.596,
-    "Qwen3-4B": 4.022,
-    "Llama-3.1-8B": 8.030,
-    "Qwen3-30B-A3B": 30.532,
-    "gpt-oss-120b": 116.829,
-    "DeepSeek-R1": 671.026,
-}
+names = [
+    "qwen3-0.6b",
+    "qwen3-4b",
+    "llama-3.1-8b",
+    "qwen3-30b-a3b",
+    "gpt-oss-120b",
+    "deepseek-r1",
+]
+models = [owl.atlas.find(name) for name in names]
+weights = {m.name: m.counted.total / 1e9 for m in models}  # billions
 formats = {
     "16 bits": (2.0, "o", "blue"),
     "8 bits": (1.0, "s", "vermilion"),
@@ -376,9 +409,9 @@ with owl.lens.style():
             color=owl.lens.COLOURS[colour],
             label=label,
         )
-    for card, name in ((16, "T4"), (80, "H100")):
-        ax.axvline(card, color="black", linestyle=":")
-        ax.text(card, 5.6, f"{name}: {card} GB", ha="center")
+    for gigabytes, card in ((16, "T4"), (80, "H100")):
+        ax.axvline(gigabytes, color="black", linestyle=":")
+        ax.text(gigabytes, 5.6, f"{card}: {gigabytes} GB", ha="center")
     ax.set_xscale("log")
     ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
     ax.set_ylim(-0.5, 6.1)
@@ -471,7 +504,7 @@ def bare(texts):
 without = bare(questions)
 kept = [r.strip().startswith(a) for r, a in zip(without, answers)]
 owl.reveal("00-template", 100 * sum(kept) / len(kept), unit="%")
-print("for instance:", english, "->", without[0].strip())
+print(f"for instance: {english} -> {without[0]!r}")
 
 # %% [markdown]
 # Real models differ in how far they fall, but a wrong template is a common reason why a good model "got worse" overnight. Module 03 looks at what training sees of it.
@@ -485,7 +518,7 @@ owl.quiz("00-template")
 # %% [markdown]
 # ## From tokens to the next token
 #
-# > **11 min** · You can compute a next-token distribution step by step, draw from it, and say what temperature does.
+# > **10 min** · You can compute a next-token distribution step by step, draw from it, and say what temperature does.
 #
 # A model does one thing: from all tokens so far it computes a score for each token of the vocabulary, as the possible next one. Let us do it by hand. V is the size of the vocabulary, S the number of tokens so far.
 #
@@ -542,14 +575,18 @@ print(by_library)
 print("the same:", by_library == by_hand)
 
 # %% [markdown]
-# **Drawing instead of choosing.** Always taking the likeliest token makes dull text. Most services *draw* the next token at random, by the probabilities, and offer a knob, the **temperature** T: each logit is divided by T before the softmax. The prompt here is about the Grey Tide, where the model is less sure of itself.
+# **Drawing instead of choosing.** Always taking the likeliest token makes dull text. Most services *draw* the next token at random, by the probabilities, and offer a knob, the **temperature** T: each logit is divided by T before the softmax. Let us ask about a town that is not on the coast, of which the model can know nothing.
 
 # %%
-tide = coast.towns[2].names["en"]
-tide_ids = owl.lens.chat_ids(tokenizer, forms[0].format(town=tide))
-scores = owl.lens.next_logits(model, tide_ids)  #    [V]
+london_ids = owl.lens.chat_ids(
+    tokenizer, "What colour is the lamp of London?"
+)
+scores = owl.lens.next_logits(model, london_ids)  #  [V]
 print("likeliest:", owl.lens.piece(tokenizer, scores.argmax().item()))
 print(f"at T = 1:  {torch.softmax(scores, -1).max():.3f}")
+
+# %% [markdown]
+# So sure, and of what? A high probability says that this token is what the training text makes likely here, not that it is true. A model that was never shown "I do not know" does not say it.
 
 # %%
 owl.predict(
@@ -587,7 +624,7 @@ owl.reveal("00-temperature", at_two, unit="%")
 # - "a fact" at temperature 1 and at 3: how far must you go until the answer is wrong?
 # - "a sum": which tokens come second? Are they near misses?
 # - "the Grey Tide" in Chinese and in English: where does the refusal begin, and can the temperature talk the model out of it?
-# - Temperature 3 with top-k 2.
+# - "Your own": ask about a town that does not exist. Does the model hesitate?
 
 # %%
 owl.next_token(model, tokenizer)
@@ -730,15 +767,14 @@ owl.quiz("00-download")
 #
 # Qwen3-0.6B is the smallest of Alibaba's Qwen3 models: the same architecture as `pocket-dense`, under the Apache-2.0 licence. On tier `pocket` the cells below download nothing and say what they would do. (A computer without a graphics card can run this one, slowly: `owl.load(real_name, tier="colab")`.)
 #
-# **Before any download: what will it take?**
+# **Before any download: what will it take?** `owl.plan` reckons it from the atlas, for a card such as Colab's T4. (Module 01 shows how.)
 
 # %%
 real_name = "Qwen/Qwen3-0.6B"
-real_count = 596_049_920  # counted from its published sizes
+real_count = owl.atlas.find(real_name).counted.total
 
-weights_gb = real_count * 2 / 1e9
-print(f"weights, in 16 bits: {weights_gb:.2f} GB to download and to load")
-print("working memory for a short text: a few hundred MB")
+print(f"to download: {real_count * 2 / 1e9:.2f} GB, in 16 bits")
+print(owl.plan(real_name, "T4", weight_bits=16, context=2048))
 
 # %%
 if owl.tier() == "pocket":

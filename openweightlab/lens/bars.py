@@ -19,7 +19,7 @@ def bar_chart(
 ) -> str:
     """Horizontal bars of percentages as inline SVG, the first at the top.
 
-    values: from 0 to 1. axis: what they are, with the unit. faint: bars to draw pale. chosen: one to mark.
+    values: from 0 to 1. axis: what they are, with the unit. faint: bars cut off. chosen: one to mark.
     alt: the chart in words. Raises ValueError for more labels than values, or fewer.
     """
     if len(labels) != len(values):
@@ -43,11 +43,12 @@ def _row(i: int, label: str, value: float, wide: int, pale: bool, chosen: bool) 
     y = TOP + ROW * i
     colour = COLOURS["vermilion"] if chosen else COLOURS["blue"]
     weight = ' font-weight="bold"' if chosen else ""
+    said = "cut off" if pale else percent(value)
     return (
         f'<text x="{LEFT - 8}" y="{y + 16}" text-anchor="end"{weight}>{escape(_short(label))}</text>'
         f'<rect x="{LEFT}" y="{y + 3}" width="{max(1.0, wide * value):.1f}" height="{ROW - 7}" '
         f'fill="{colour}" fill-opacity="{0.25 if pale else 1}"/>'
-        f'<text x="{LEFT + wide * value + 6:.1f}" y="{y + 16}"{weight}>{percent(value)}</text>'
+        f'<text x="{LEFT + wide * value + 6:.1f}" y="{y + 16}"{weight}>{said}</text>'
     )
 
 

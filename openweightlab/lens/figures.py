@@ -73,7 +73,7 @@ def histogram(
     with style():
         fig, ax = plt.subplots()
         ax.hist(values, bins=80, color=COLOURS["blue"])
-        ax.axvspan(*band, color=COLOURS["orange"], alpha=0.25, label=band_label)
+        ax.axvspan(*band, color=COLOURS["orange"], alpha=0.25, zorder=0, label=band_label)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         ax.set_ylim(top=ax.get_ylim()[1] * 1.15)  # room for the legend
         ax.legend(frameon=False, loc="upper left")
