@@ -16,6 +16,7 @@ _HOME = {  # public name -> module that defines it
     "reveal": "lens.predictions",
     "quiz": "lens.quizzes",
     "next_token": "lens.nexttoken",
+    "routing_map": "lens.routingmap",
     "plan": "memory",
     "claims": "data.claims",
     "claims_board": "lens.board",

@@ -17,9 +17,12 @@ MARKS = {  # verdict -> sign and colour: the sign alone says it, too
 KINDS = {"primary": "primary", "copy": "copy of the primary", "secondary": "secondary"}
 
 
-def claims_board(*, verdicts: bool = False) -> None:
-    """Show the board's claims, numbered from 1; with verdicts=True also what was found, with the sources."""
-    board = list(enumerate(claims(), 1))
+def claims_board(*ids: str, verdicts: bool = False) -> None:
+    """Show the board's claims, numbered from 1; with verdicts=True also what was found, with the sources.
+
+    ids: show these claims alone, under the numbers that they have on the board.
+    """
+    board = [(n, claim) for n, claim in enumerate(claims(), 1) if not ids or claim["id"] in ids]
     html = "".join(_row(number, claim, verdicts) for number, claim in board)
     plain = [f"{number}. {claim['text']}" for number, claim in board]
     foot = "What do you think of each? The verdicts come below."
