@@ -14,7 +14,9 @@ def main(memory_mib: int, connection_file: str) -> None:
     for kind, limit in (("DATA", data), ("CORE", 0), ("FSIZE", FILE_BYTES)):
         resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (limit, limit))
     from ipykernel.kernelapp import launch_new_instance
+    from ipykernel.zmqshell import ZMQInteractiveShell
 
+    ZMQInteractiveShell.keepkernel_on_exit = True  # `exit()` in a cell ends that cell, not the notebook
     launch_new_instance([f"--f={connection_file}", "--HistoryManager.enabled=False"])
 
 
