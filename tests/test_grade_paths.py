@@ -159,7 +159,7 @@ def hidden_values() -> frozenset[str]:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     texts = " ".join(text for pair in json.loads(done.stdout) for text in pair)
     numbers = set(re.findall(r"\d+\.\d{3,}|\d{5,}", texts))
-    words = {word for word in re.findall(r"'([^']{4,})'", texts) if re.search(r"\d", word)}
+    words = {word for word in re.findall(r"'([\w.-]{4,})'", texts) if re.search(r"\d", word)}
     public = json.dumps(RELEASE) + "".join(p.read_text() for p in (ROOT / "openweightlab").rglob("m00*.py"))
     return frozenset(value for value in numbers | words if value not in public)
 
@@ -169,20 +169,22 @@ def test_no_hidden_case_is_in_a_feedback_page(feedback: Grading):
     secrets = hidden_values()
     assert len(secrets) > 50
     for name, page in pages(feedback).items():
-        text = unescape(re.sub(r"data:image[^\"]*|<style.*?</style>", "", page, flags=re.DOTALL))
-        leaked = {value for value in secrets if re.search(rf"(?<![\w.]){re.escape(value)}(?![\w])", text)}
-        source = json.dumps(feedback.autograded(name).cells) if name.startswith("v") else ""
-        assert not {value for value in leaked if value not in source}, name
-    assert "inputs:" in str(feedback.autograded("h07 noisy")) or "seen:" in str(
-        feedback.autograded("h07 noisy")
-    )
+        text = unescape(re.sub(r"<style.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL))
+        shown = set(re.findall(r"[\w.-]+", text))
+        code = {
+            word for cell in feedback.autograded(name).cells for word in re.findall(r"[\w.-]+", cell.source)
+        }
+        assert not (shown - code) & secrets, name
+    autograded = json.dumps(feedback.autograded("h07 noisy"))
+    assert "inputs:" in autograded or "seen:" in autograded  # it did print them
 
 
 def test_feedback_has_no_scripts(feedback: Grading):
     for name, page in pages(feedback).items():
-        assert not re.search(r"<script|<iframe|<object|<embed|javascript:[^w]", page), name
-        assert not re.search(r"<[^>]+\son\w+\s*=", page), name
-        assert "Content-Security-Policy" in page and "default-src 'none'" in page
+        html = re.sub(r"<style.*?</style>", "", page, flags=re.DOTALL)
+        assert not re.search(r"<(script|iframe|object|embed|form|base)\b", html), name
+        assert not re.search(r"<[^>]+\s(on\w+\s*=|(href|src)\s*=\s*.?javascript:)", html), name
+        assert "Content-Security-Policy" in html and "default-src 'none'" in html
     assert "&lt;script&gt;window.pwned" in pages(feedback)["h05 own cells"]
 
 
@@ -234,7 +236,7 @@ def test_formgrader_s_button_gives_the_same_marks(formgrader, browser, by_nbgrad
     page.goto(f"{url}/formgrader/manage_submissions/{MODULE}")
     page.wait_for_selector("td.student-id")
     for name in NAMES:
-        row = page.locator("tr", has=page.get_by_role("cell", name=name, exact=True))
+        row = page.locator("tr", has=page.locator("td.student-id", has_text=re.compile(f"^{name}$")))
         row.locator("td.autograde a").click()
         modal = page.locator(".modal.in")
         modal.wait_for(timeout=300_000)
@@ -251,15 +253,11 @@ def test_formgrader_s_button_gives_the_same_marks(formgrader, browser, by_nbgrad
 
 @pytest.mark.needs_browser
 def test_formgrader_shows_a_submission_without_running_anything_of_it(formgrader, browser):
-    """Depends on the test before it, which grades."""
+    """Looks at what the test before it has graded."""
     door, url = formgrader
     page = browser.new_page()
     page.goto(f"{url}/login?token=key")
-    name = "h05 own cells"
-    page.goto(f"{url}/formgrader/gradebook/{MODULE}/{MODULE}")
-    page.wait_for_selector("td.name, td.student-name, table a")
-    submission = submission_id(door, name)
-    page.goto(f"{url}/formgrader/submissions/{submission}")
+    page.goto(f"{url}/formgrader/submissions/{submission_id(door, 'h05 own cells')}")
     page.get_by_text("My notes").wait_for()
     time.sleep(1)
     assert page.evaluate("window.pwned") is None
