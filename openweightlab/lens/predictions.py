@@ -103,6 +103,8 @@ def _verdict(kept: state.Record | None, measured: Answer, unit: str) -> str:
     if predicted == measured:
         return "Exactly as you predicted." + late
     low, high = sorted((float(predicted), float(measured)))
+    if high - low <= 0.01 * abs(measured):
+        return "Right, to within 1 %." + late
     if low > 0 and high / low >= 1.5:
         word = "high" if predicted > measured else "low"
         return f"Your prediction was {high / low:.3g} times too {word}." + late
