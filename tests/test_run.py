@@ -15,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from openweightlab.grading import sandbox as boxes
 from openweightlab.grading.kernel import tree
+from openweightlab.grading.outputs import CUT
 from openweightlab.grading.run import Limits, Record, run
 from openweightlab.questions import load
 
@@ -146,6 +147,12 @@ def test_a_crash_while_defining_an_answer_leaves_the_others() -> None:
     assert "not defined" in record.questions["Q0.4"]["error"]
 
 
+def test_a_broken_answer_is_told_by_its_error() -> None:
+    entry = grade({"Q0.2": GIB, "Q0.4": "def sort_claims(claims):\nreturn {}"}).questions["Q0.4"]
+    words = "Nothing to check: sort_claims is not defined as a function."
+    assert entry["error"] == f"{words} The answer cell ended with IndentationError."
+
+
 @pytest.mark.parametrize(
     "loop",
     [
@@ -164,11 +171,12 @@ def test_an_endless_answer_costs_its_own_question_only(loop: str) -> None:
 
 
 def test_an_endless_cell_and_endless_output_end_at_the_limit() -> None:
-    loops = ("while True: print('x' * 1000)", "print('y' * 30_000_000)")
+    loops = ("while True: print('x' * 1000)", "print('y' * 30_000_000)", "print('z' * 60_000_000)")
     limits = Limits(cell_seconds=3, output_bytes=100_000)
     record = grade({"Q0.2": GIB}, *loops, limits=limits)
     assert points(record) == {"Q0.2": 2} and record.status == "timeout"
     assert "oversized-output" in record.flags and len(record.to_json()) < 150_000
+    assert [printed(record, cell).endswith(CUT) for cell in (1, 2, 3)] == [True, True, True]
 
 
 def test_one_slow_case_costs_that_case() -> None:
@@ -237,7 +245,8 @@ for path in [{str(ROOT / "judges")!r}, {str(ROOT / "solutions")!r}, {str(tmp_pat
     print(path, os.path.exists(path))
 tops = set(os.listdir("/")) - {{"proc", "sys", "usr", "opt"}}
 found = [os.path.join(d, f) for top in tops for d, _, files in os.walk("/" + top) for f in files]
-print("judges found:", [path for path in found if "00_workbench" in path and "/cases/" not in path])
+words = ("/judges/", "/solutions/", "/mutants/", "/authoring/0", "gradebook", ".git/")
+print("judges found:", [path for path in found if any(word in path for word in words)])
 print("secret", "hunter2" in str(dict(os.environ)))
 try:
     socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), timeout=2)
@@ -373,6 +382,16 @@ def test_tampering_with_the_wire_does_not_cost_a_right_answer() -> None:
 @pytest.mark.parametrize("name", TRICKS)
 def test_tricky_answers_gain_nothing(name: str) -> None:
     assert grade({"Q0.2": TRICKS[name]}).questions["Q0.2"]["points"] == 0
+
+
+def test_hidden_cases_do_not_get_out_through_outputs() -> None:
+    spy = GIB.replace("    return", "    seen.append((n_parameters, bits)); print('SEEN', seen)\n    return")
+    tell = "print('SEEN', seen)\nfrom IPython.display import display; display(seen)\n1 / 0\n" + SORT
+    record = grade({"Q0.2": "seen = []\n" + spy, "Q0.4": tell}, "print('before')")
+    assert points(record) == {"Q0.2": 2} and printed(record) == "before\n"
+    assert "SEEN" not in json.dumps(record.outputs)
+    told = {"output_type": "error", "ename": "ZeroDivisionError", "evalue": "", "traceback": []}
+    assert record.outputs[6] == [told]
 
 
 # The ways in

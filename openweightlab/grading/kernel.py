@@ -19,7 +19,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from . import sandbox as boxes
 from .judge import GRACE_SECONDS
 
-MAX_MESSAGE = 2**22
+MAX_MESSAGE = 2**25  # a longer one breaks the connection; two may wait
 START_SECONDS = 90.0
 SHARED_BYTES = 2**24
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
@@ -107,11 +107,12 @@ class Kernel:
         )
         context = zmq.Context()
         context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
-        context.setsockopt(zmq.RCVHWM, 64)
+        context.setsockopt(zmq.RCVHWM, 2)
         context.setsockopt(zmq.LINGER, 0)
         self.client = BlockingKernelClient(context=context)
         self.client.load_connection_info(info)
         self.client.start_channels(stdin=False, hb=False)
+        self._breaks = self.client.iopub_channel.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         threading.Thread(target=self._read_errors, daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -151,10 +152,12 @@ class Kernel:
                     listen(message)
                 else:
                     self._drain(message_id, listen)
+                    self._tell_losses(listen)
                     status = message["content"].get("status")
                     return "timeout" if interrupted else "ok" if status == "ok" else "error"
             if self.process.poll() is not None:
                 return "dead"
+            self._tell_losses(listen)
             wanted = tick()
             if wanted == "interrupt":
                 self.interrupt()
@@ -195,6 +198,12 @@ class Kernel:
                     return
                 listen(message)
 
+    def _tell_losses(self, listen: Callable[[dict[str, Any]], None]) -> None:
+        """Pass on that output was lost, if a message was too long to be received."""
+        while self._breaks.poll(0):
+            self._breaks.recv_multipart()
+            listen({"msg_type": "lost", "content": {}})
+
     def interrupt(self) -> None:
         """Ask the kernel to interrupt what it runs."""
         self.client.control_channel.send(self.client.session.msg("interrupt_request"))
@@ -212,6 +221,7 @@ class Kernel:
     def close(self) -> None:
         """Kill the kernel and let go of its sockets."""
         self.kill()
+        self.client.iopub_channel.socket.disable_monitor()
         self.client.stop_channels()
         self.client.context.destroy(linger=0)
 

@@ -29,7 +29,9 @@ class Collector:
         content, kind = message.get("content"), message.get("msg_type")
         if not isinstance(content, dict):
             return
-        if kind == "stream":
+        if kind == "lost":
+            self._note_cut()
+        elif kind == "stream":
             self._stream(content)
         elif kind in ("display_data", "execute_result"):
             self._display(kind, content)

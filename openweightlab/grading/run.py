@@ -59,7 +59,9 @@ class Record:
     flags: "no-sandbox", "oversized-output", "weak-tests", "infrastructure" (not the student's fault: run
     it again). outputs: one list of nbformat outputs for each cell of the notebook that was run, sanitised
     (text and PNG only)
-        and capped; empty for markdown cells and for check cells.
+        and capped; empty for markdown cells and for check cells. After the first hidden case was put,
+        only cells that are marked by hand keep their outputs, of the others only the kind of an error
+        stays.
     """
 
     module: str
@@ -144,6 +146,8 @@ class _Run:
         self.left = [limits.output_bytes]
         self.finished: list[int] = []  # cells to run again should the kernel be lost
         self.restarts = 0
+        self.put = False  # whether the student's process has seen a hidden case
+        self.broken: dict[str, str] = {}  # errors that cells ended with, by their source
         self.kernel: Kernel | None = None
         self.cases: dict[str, list[Case]] = {}
         lines = (line.strip() for cell in self.cells for line in cell.source.splitlines())
@@ -250,12 +254,25 @@ class _Run:
     def _plain_cell(self, index: int) -> str:
         collector = Collector(self.left)
         how = self._execute(index, collector)
-        self.record.outputs[index] = collector.outputs
+        self.record.outputs[index] = self._showable(index, collector)
+        if collector.error in judging.ERRORS:
+            self.broken[self.cells[index].source] = collector.error
         if collector.cut and "oversized-output" not in self.record.flags:
             self.record.flags.append("oversized-output")
         if _is_ordinary_test(self.cells[index]):
             self._ordinary_test(index, how, collector)
         return how
+
+    def _showable(self, index: int, collector: Collector) -> list[dict[str, Any]]:
+        """A cell's outputs; once a hidden case was put only an error's kind, lest a print hand that case on.
+
+        Cells that are marked by hand keep theirs: they are what there is to mark.
+        """
+        if not self.put or _is_written(self.cells[index]):
+            return collector.outputs
+        if collector.error not in judging.ERRORS:
+            return []
+        return [{"output_type": "error", "ename": collector.error, "evalue": "", "traceback": []}]
 
     def _check_cell(self, index: int) -> str:
         id = _grade_id(self.cells[index])
@@ -280,6 +297,7 @@ class _Run:
             how = self._execute(index, collector, tick, extra=2 * judging.GRACE_SECONDS)
         if server.outcome.too_long:
             self._end("timeout", f"{id} ran longer than its time and was stopped.")
+        self.put = self.put or bool(server.outcome.verdicts)
         entry = judging.mark(question, self.cases[id], server.outcome)
         if not server.outcome.finished:
             entry["error"] = self._why_not(question, how, collector.error) or entry["error"]
@@ -295,8 +313,15 @@ class _Run:
             return "The answer ran longer than its time."
         if error in ("NameError", "CheckError"):
             names = " and ".join(question.functions)
-            return f"Nothing to check: {names} was not defined; the answer cell is missing or failed."
+            why = self._broken_answer(question.id)
+            return f"Nothing to check: {names} is not defined as a function. {why}".strip()
         return ""
+
+    def _broken_answer(self, id: str) -> str:
+        """What the answer cell ended with, if that was an error."""
+        answers = (cell.source for cell in self.cells if _nbgrader(cell).get("grade_id") == f"{id}-answer")
+        errors = [self.broken[source] for source in answers if source in self.broken]
+        return f"The answer cell ended with {errors[-1]}." if errors else ""
 
     def _ordinary_test(self, index: int, how: str, collector: Collector) -> None:
         """An instructor's own test cell, scored as nbgrader does; only stderr costs nothing here."""
