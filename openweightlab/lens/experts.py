@@ -59,7 +59,8 @@ def budget(models: Sequence[Model]) -> None:
         whole.invert_yaxis()
         whole.set_xlabel("share of all parameters (%)")
         active.set_xlabel("share of the active ones, all in (%)")
-        fig.legend(*whole.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+        handles = whole.get_legend_handles_labels()
+        fig.legend(*handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9, columnspacing=1)
         show(fig, alt="Parameter budgets. " + " ".join(map(_budget_words, names, budgets)))
 
 
@@ -106,7 +107,7 @@ def roofline(
             ax.annotate(f"{tokens}", (at, speed), textcoords="offset points", xytext=(6, -12), fontsize=9)
         ax.set_xscale("log")
         ax.set_yscale("log")
-        ax.set_ylim(top=3 * peak)
+        ax.set_ylim(min(p[2] for p in points) / 2.5, 3 * peak)
         ax.set_xlabel("operations per byte read (FLOP/byte); numbers: tokens in the batch")
         ax.set_ylabel("speed (GFLOP/s)")
         ax.legend(frameon=False, loc="lower right")
@@ -148,6 +149,8 @@ def curves(
         if log:
             ax.set_xscale("log", base=2)
             ax.set_xticks(list(x), [f"{value:g}" for value in x])
+        elif len(x) <= 10:
+            ax.set_xticks(list(x))
         ax.set(xlabel=xlabel, ylabel=ylabel)
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False, fontsize=10)

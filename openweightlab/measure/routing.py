@@ -61,7 +61,8 @@ def _listening(model: Any) -> Iterator[dict[int, tuple[Tensor, Tensor, Tensor]]]
 def entering(model: Any, input_ids: Tensor, layer: int) -> Tensor:
     """What enters the feed-forward part of decoder layer `layer`: [T, H] for `input_ids` [B, S]."""
     heard: list[Tensor] = []
-    block = model.model.layers[layer].mlp
+    decoder = model.model.layers
+    block = decoder[layer].mlp
     hook = block.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0].detach()))
     try:
         with torch.inference_mode():
