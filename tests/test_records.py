@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
 import sysconfig
 import tempfile
 from functools import cache
@@ -40,6 +41,9 @@ def judged(task: records.Task) -> Record:
             points = 0.0 if stub else POINTS[id] if cell.source in (DOUBLE, HALVES) else 1.0
             case = {"label": "odd numbers", "ok": points == POINTS[id], "message": "It <b>rounds</b>."}
             questions[id] = {"points": points, "max_points": POINTS[id], "error": None, "cases": [case]}
+        if id == "mine":
+            points = float("assert double(-1)" in cell.source)
+            questions[id] = {"points": points, "max_points": 1.0, "error": None, "cases": [], "weak": True}
     outputs = [[] for _ in task.submission.notebook.cells]
     return Record(
         task.module, questions=questions, seconds=1.5, peak_mib=100.0, sandbox="stand-in", outputs=outputs
@@ -79,12 +83,14 @@ class Lab:
         self.runs.append(task.student)
         return self.judge(task)
 
-    def release(self, notebook: NotebookNode) -> None:
-        """What students get, and the solution that nbgrader makes it of."""
+    def release(self, notebook: NotebookNode, hidden: str = "") -> None:
+        """What students get, and the solution nbgrader makes it of; its last cell has the hidden tests."""
         nbformat.write(notebook, self.root / "exercises" / MODULE / f"{MODULE}.ipynb")
         solution, region = copy.deepcopy(notebook), r"\1### BEGIN SOLUTION\n\1return 1\n\1### END SOLUTION"
         for cell in solution.cells:
             cell.source = re.sub(r"(?m)^( *)(raise NotImpl.*|\*Write your.*)$", region, cell.source)
+        if hidden:
+            solution.cells[-1].source += f"\n### BEGIN HIDDEN TESTS\n{hidden}\n### END HIDDEN TESTS"
         nbformat.write(solution, self.root / "solutions" / MODULE / f"{MODULE}.ipynb")
 
     def submit(
@@ -501,3 +507,35 @@ def test_no_staging_folder_is_left(lab):
     lab.submit("ada", worked())
     lab.grade()
     assert sorted(path.name for path in (lab.root / ".owl").iterdir()) == ["records"]
+
+
+def test_an_instructor_s_hidden_tests_are_run_though_students_do_not_have_them(lab):
+    release = make_release()
+    meta = {"grade_id": "mine", "grade": True, "solution": False, "locked": True, "points": 1}
+    meta |= {"schema_version": 3, "task": False, "cell_type": "code"}
+    release.cells.append(v4.new_code_cell("assert double(2) == 4", metadata={"nbgrader": meta}))
+    lab.release(release, hidden="assert double(-1) == -2")
+    lab.submit("ada", worked())
+    row = lab.grade()["ada"]
+    assert row["questions"]["mine"]["points"] == 1.0 and row["points"] == 6.0
+    assert "tampered" not in row["flags"]
+    lab.grade()
+    assert lab.runs == []
+    assert "could have changed it" in lab.autograded("ada").cells[-1].outputs[0].data["text/html"]
+
+
+def test_an_assignment_without_a_judge_goes_nbgrader_s_own_way(lab):
+    meta = {"schema_version": 3, "task": False, "locked": False, "cell_type": "code"}
+    answer = {**meta, "grade_id": "a", "solution": True, "grade": False}
+    test = {**meta, "grade_id": "t", "solution": False, "grade": True, "locked": True, "points": 2}
+    code = ["### BEGIN SOLUTION\nx = 1\n### END SOLUTION", "assert x == 1"]
+    cells = [v4.new_code_cell(c, metadata={"nbgrader": m}) for c, m in zip(code, (answer, test), strict=True)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    for folder in ("solutions/own", "submitted/ada/own"):
+        (lab.root / folder).mkdir(parents=True)
+        nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), lab.root / folder / "own.ipynb")
+    for command in ("generate_assignment", "autograde"):
+        program = Path(sysconfig.get_path("scripts"), "nbgrader")
+        done = subprocess.run([program, command, "own"], cwd=lab.root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert lab.scores() == {"ada": 2.0}

@@ -4,74 +4,16 @@ Answers are found by `grade_id`, else by their marker comment (`# Q0.1 answer`),
 define, else by their likeness to the stub. The student's own cells stay, in their places, without metadata.
 """
 
-import copy
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from nbformat import NotebookNode, v4
 
 from .handin import Cell
-
-MARKER = re.compile(r"^[ \t#>*_-]*Q[ \t]*(\d+\.\d+)[ \t:._-]*answer\b.*$", re.IGNORECASE | re.MULTILINE)
-CHECK = re.compile(
-    r"^(?:\w+\.)*check\(\s*[\"'](Q\d+\.\d+)[\"']\s*,?([^()]*)\)[ \t]*;?[ \t]*(?:#[^\n]*)?$", re.MULTILINE
-)
-LIKENESS = 0.6  # how like the stub a cell must be to count as its answer when nothing else tells
-
-
-def blank(release: NotebookNode) -> NotebookNode:
-    """A copy of the release without outputs or counts."""
-    notebook = copy.deepcopy(release)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return notebook
-
-
-class Skeleton:
-    """The release, looked at from a student's side: where answers, checks and everything else stand."""
-
-    def __init__(self, release: NotebookNode) -> None:
-        self.cells = release.cells
-        self.meta = [cell.metadata.get("nbgrader", {}) for cell in self.cells]
-        self.place = {meta["grade_id"]: n for n, meta in enumerate(self.meta) if meta.get("grade_id")}
-        graded = [
-            (n, bool(meta.get("grade")), bool(meta.get("solution"))) for n, meta in enumerate(self.meta)
-        ]
-        self.answers = [n for n, grade, solution in graded if solution and not grade]
-        self.written = [n for n, grade, solution in graded if solution and grade]
-        self.checks = {n for n, grade, solution in graded if grade and not solution}
-        self.slot = {self.question(n): n for n in [*self.answers, *self.written]}
-        self.by_text = {bare(cell.source): n for n, cell in reversed(list(enumerate(self.cells)))}
-        self.by_text.pop("", None)
-        plain = [n for n, cell in enumerate(self.cells) if cell.cell_type == "code" and not self.meta[n]]
-        self.plain_code = {self.cells[n].id: n for n in plain if "id" in self.cells[n]}
-
-    def question(self, n: int) -> str:
-        """The question that a cell belongs to: "Q0.1" for the cells "Q0.1-answer" and "Q0.1"."""
-        return str(self.meta[n].get("grade_id", "")).removesuffix("-answer")
-
-    @cached_property
-    def functions(self) -> dict[int, tuple[str, ...]]:
-        """The names that each answer must define: its check cell's arguments, else what its stub defines."""
-        stubs = {n: self.cells[n].source for n in self.answers}
-        names = {
-            n: tuple(re.findall(r"^(?:def|class) (\w+)", stub, re.MULTILINE)) for n, stub in stubs.items()
-        }
-        for check in self.checks:
-            for question, arguments in CHECK.findall(self.cells[check].source):
-                if question in self.slot:
-                    names[self.slot[question]] = tuple(re.findall(r"\w+", arguments))
-        return names
-
-    def is_stub(self, n: int, source: str) -> bool:
-        """Whether an answer cell holds nothing beyond what was handed out."""
-        return bare(source) == bare(self.cells[n].source) or not bare(MARKER.sub("", source))
+from .skeleton import CHECK, MARKER, Skeleton, alike, bare, blank, defines, parses, split_at_markers, unfenced
 
 
 @dataclass(eq=False)
@@ -135,11 +77,11 @@ class Assembly:
 
     def _code_pieces(self, cell: Cell, place: int | None) -> Iterator[Piece]:
         """A code cell's parts, answers and own code; calls of checks go, they have cells of their own."""
-        source = cell.source if cell.kind == "code" else _unfenced(cell.source)
+        source = cell.source if cell.kind == "code" else unfenced(cell.source)
         twin = place if place is not None else self.skeleton.plain_code.get(cell.id)
         if twin is not None and twin not in {*self.skeleton.answers, *self.skeleton.checks}:
             yield Piece("code", "", place=twin)  # theirs runs after ours
-        for question, text in _split_at_markers(source):
+        for question, text in split_at_markers(source):
             slot = self._slot(question, place, text)
             rest = CHECK.sub("", text).strip("\n")
             if slot is not None or bare(rest):
@@ -158,7 +100,7 @@ class Assembly:
         if place not in self.skeleton.answers:
             self.flags.add("metadata-repaired")
             return marked
-        defined = {slot for slot in (marked, place) if _defines(source, self.skeleton.functions[slot])}
+        defined = {slot for slot in (marked, place) if defines(source, self.skeleton.functions[slot])}
         return marked if defined == {marked} else place
 
     def _marked_written(self, cell: Cell) -> int | None:
@@ -174,7 +116,7 @@ class Assembly:
         """Whether a text cell is an answer of changed type: it has a marker and the functions asked for."""
         slots = {self.skeleton.slot.get(f"Q{question}") for question in MARKER.findall(cell.source)}
         names = self.skeleton.functions
-        found = any(_defines(cell.source, names.get(slot, ())) for slot in slots if slot is not None)
+        found = any(defines(cell.source, names.get(slot, ())) for slot in slots if slot is not None)
         self.flags |= {"cell-type-repaired"} if found else set()
         return found
 
@@ -210,16 +152,16 @@ class Assembly:
         for before, piece in pairwise(self.pieces):
             halves = f"{before.source.rstrip()}\n{piece.source}"
             split_off = piece.own and piece.kind == "code" and piece.source.startswith((" ", "\t"))
-            split_off = split_off and not _parses(piece.source) and _parses(halves)
+            split_off = split_off and not parses(piece.source) and parses(halves)
             if split_off and before.slot in self.skeleton.answers:
                 piece.slot = before.slot
 
     def _claim_by_name(self) -> None:
         for slot in self._unanswered(self.skeleton.answers):
             for piece in self.pieces:
-                code = piece.source if piece.kind == "code" else _unfenced(piece.source)
-                usable = piece.own and (piece.kind == "code" or _parses(code))
-                if usable and _defines(code, self.skeleton.functions[slot]):
+                code = piece.source if piece.kind == "code" else unfenced(piece.source)
+                usable = piece.own and (piece.kind == "code" or parses(code))
+                if usable and defines(code, self.skeleton.functions[slot]):
                     self.flags.add("metadata-repaired" if piece.kind == "code" else "cell-type-repaired")
                     piece.slot, piece.kind, piece.source = slot, "code", code
 
@@ -228,7 +170,7 @@ class Assembly:
             stub = self.skeleton.cells[slot].source
             for piece in self.pieces:
                 code = piece.own and piece.kind == "code" and not MARKER.search(piece.source)
-                if code and _alike(piece.source, stub):
+                if code and alike(piece.source, stub):
                     piece.slot = slot
                     self.flags.add("metadata-repaired")
 
@@ -261,9 +203,9 @@ class Assembly:
     def _taken(self, slot: int, real: list[Piece]) -> list[Piece]:
         """Of an answer's copies the last; of the parts of a split answer all."""
         names = self.skeleton.functions.get(slot, ())
-        defining = [piece for piece in real if _defines(piece.source, names)]
-        copies = any(sum(_defines(piece.source, [name]) for piece in real) > 1 for name in names)
-        if slot in self.skeleton.written or (not copies and _parses(self._joined(slot, real))):
+        defining = [piece for piece in real if defines(piece.source, names)]
+        copies = any(sum(defines(piece.source, [name]) for piece in real) > 1 for name in names)
+        if slot in self.skeleton.written or (not copies and parses(self._joined(slot, real))):
             return real
         return (defining or real)[-1:]
 
@@ -277,7 +219,7 @@ class Assembly:
         """What stands in place of the stub when another cell defines the function: the stub would undo it."""
         names = self.skeleton.functions.get(slot, ())
         others = (piece.source for piece in self.pieces if piece.place is None and piece.slot != slot)
-        if any(_defines(source, names) for source in others):
+        if any(defines(source, names) for source in others):
             return f"# {self.skeleton.question(slot)} answer\n# (defined in another cell)"
         return ""
 
@@ -329,50 +271,3 @@ def _without_copies(pieces: list[Piece]) -> list[Piece]:
     """Of pieces with equal source only the last, in the notebook's order."""
     last = {bare(piece.source): n for n, piece in enumerate(pieces)}
     return [pieces[n] for n in sorted(last.values())]
-
-
-def bare(source: str) -> str:
-    """A source without what no reader sees: blank ends of lines, blank first and last lines."""
-    return "\n".join(line.rstrip() for line in source.strip().splitlines())
-
-
-def _split_at_markers(source: str) -> Iterator[tuple[str, str]]:
-    """(question or "", text) for each part that opens with a marker; the whole if the parts don't parse."""
-    starts = [found for found in MARKER.finditer(source) if not found[0].startswith((" ", "\t"))]
-    cuts = [0, *[found.start() for found in starts], len(source)]
-    parts = [source[a:b] for a, b in pairwise(cuts)]
-    whole = len(starts) > 1 and _parses(source) and not all(map(_parses, parts))
-    if whole or len(starts) == 1:
-        yield f"Q{starts[0][1]}", source
-    else:
-        yield from ([("", parts[0])] if bare(parts[0]) else [])
-        yield from ((f"Q{found[1]}", part) for found, part in zip(starts, parts[1:], strict=True))
-
-
-def _unfenced(source: str) -> str:
-    """A text cell's code without the ``` fences around it."""
-    return re.sub(r"^```.*$", "", source, flags=re.MULTILINE).strip("\n")
-
-
-def _defines(source: str, names: Iterable[str]) -> bool:
-    """Whether the source defines any of the names at its left margin; it need not parse."""
-    either = "|".join(map(re.escape, names))
-    definition = rf"(?:async[ \t]+def|def|class)[ \t]+(?:{either})\b"
-    assignment = rf"(?:{either})[ \t]*(?::[^=\n]*)?=(?!=)"
-    return bool(either) and re.search(f"^(?:{definition}|{assignment})", source, re.MULTILINE) is not None
-
-
-def _parses(source: str) -> bool:
-    """Whether Python could compile the source, shell and magic lines left out."""
-    plain = re.sub(r"^([ \t]*)[%!?].*$", r"\1pass", source, flags=re.MULTILINE)
-    try:
-        compile(plain, "cell", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
-
-
-def _alike(source: str, stub: str) -> bool:
-    matcher = SequenceMatcher(None, bare(source)[:5000], bare(stub)[:5000])
-    quick = matcher.real_quick_ratio() > LIKENESS and matcher.quick_ratio() > LIKENESS
-    return quick and matcher.ratio() > LIKENESS

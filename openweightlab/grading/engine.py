@@ -25,8 +25,9 @@ from nbgrader.converters.base import NbGraderException
 from tqdm import tqdm
 
 from . import records
-from .autograde import CourseAutograde, complaints, gradebook, prepare, register, submission_folder
+from .autograde import CourseAutograde, prepare, submission_folder
 from .course import Course, CourseError, find_course
+from .gradebook import complaints, gradebook, register
 from .preprocessor import Judge
 from .run import Record
 

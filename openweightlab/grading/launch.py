@@ -16,7 +16,8 @@ def main(memory_mib: int, connection_file: str) -> None:
     from ipykernel.kernelapp import launch_new_instance
     from ipykernel.zmqshell import ZMQInteractiveShell
 
-    ZMQInteractiveShell.keepkernel_on_exit = True  # `exit()` in a cell ends that cell, not the notebook
+    # `exit()` in a cell ends that cell, not the notebook
+    ZMQInteractiveShell.keepkernel_on_exit = True  # type: ignore[assignment]
     launch_new_instance([f"--f={connection_file}", "--HistoryManager.enabled=False"])
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from . import handin
-from .assemble import Assembly, blank
+from .assemble import Assembly
 from .handin import Unusable
+from .skeleton import blank
 
 
 @dataclass(frozen=True)
