@@ -367,7 +367,7 @@ bits.round(3)
 # %% [markdown]
 # All five layers are far above chance. So the experts of pocket-moe specialise: true? Now comes what an honest report must say.
 #
-# **It was planted.** In layers 1, 2 and 3 a term in the training loss *asked* for it: at least so much of a router's probability should lie with the experts that the recipe gives to the text's domain. We wanted you to have something to find. Layers 0 and 4 are as training left them: 0.3 to 0.4 bits, a quarter of the planted ones. What you may conclude from layer 2 is that the *method* finds specialists where there are some.
+# **It was planted.** In layers 1, 2 and 3 a term in the training loss *asked* for it: at least so much of a router's probability should lie with the experts that the recipe gives to the text's domain. We wanted you to have something to find. Layers 0 and 4 are as training left them: 0.3 to 0.4 bits, a quarter to a third of the planted ones. What you may conclude from layer 2 is that the *method* finds specialists where there are some.
 #
 # **Domain, or just different words?** Chinese has other tokens than English. A router that looks at the token alone, and knows nothing of domains, would show "specialisation" as well. So let us ask: from what can a token's first expert be guessed best, on texts not seen before? From its domain, or from the token itself?
 
@@ -646,6 +646,7 @@ config = Qwen3MoeConfig(
     num_experts=32,
     num_experts_per_tok=2,
 )
+config._experts_implementation = "eager"  # a loop over the experts
 experts = qwen.Qwen3MoeSparseMoeBlock(config).requires_grad_(False)
 experts.gate.weight.normal_()
 experts.experts.gate_up_proj.fill_(0.001)

@@ -93,10 +93,14 @@ def _label(row: float, label: str, bold: bool = False) -> str:
 
 
 def _grid(experts: int, wide: float, foot: float) -> str:
-    """Column numbers, thin lines between columns and a frame; many experts get a number each eighth."""
+    """Column numbers, thin lines between columns and a frame; many experts get a number each eighth.
+
+    On white paper, so that darker means more in a dark theme too.
+    """
     step = 1 if experts <= 16 else experts // 8
-    frame = 'stroke="currentColor" stroke-opacity="0.15"'
-    return "".join(
+    frame = 'stroke="#000000" stroke-opacity="0.15"'
+    paper = f'<rect x="{LABEL}" y="{TOP}" width="{PANEL - LABEL}" height="{foot - TOP:.0f}" fill="#FFFFFF"/>'
+    return paper + "".join(
         f'<line x1="{LABEL + e * wide:.1f}" x2="{LABEL + e * wide:.1f}" y1="{TOP}" y2="{foot:.0f}" {frame}/>'
         + (
             f'<text x="{LABEL + (e + 0.5) * wide:.1f}" y="{TOP - 6}" text-anchor="middle" '
