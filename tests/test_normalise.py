@@ -82,7 +82,7 @@ def sources(result: Normalised) -> list[str]:
 
 
 def check_shape(result: Normalised) -> None:
-    """Whatever came: valid nbformat with all of the release's cells, in order, with the release's metadata."""
+    """Whatever came: valid nbformat, all of the release's cells, in order, with the release's metadata."""
     nbformat.validate(result.notebook)
     graded = [cell for cell in result.notebook.cells if "nbgrader" in cell.metadata]
     expected = [cell for cell in RELEASE.cells if "nbgrader" in cell.metadata]
@@ -574,6 +574,11 @@ def test_links_are_refused_with_a_word(tmp_path):
 def test_a_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / f"{MODULE}.ipynb")
     assert normalise(tmp_path, MODULE, RELEASE).flags == ("special-file",)
+
+
+def test_reasons_hold_nothing_that_a_terminal_would_obey(tmp_path):
+    result = hand_in(tmp_path, b"{", "a\x1b[2J\n\u202e.ipynb")
+    assert result.reason.startswith("a?[2J??.ipynb is not a notebook")
 
 
 def test_outsized_files_and_cell_counts(tmp_path, monkeypatch):

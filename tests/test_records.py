@@ -66,6 +66,7 @@ class Lab:
         self.root, self.submissions = folder / "course", folder / "handed in"
         self.file = folder / "marks.json"
         self.runs: list[str] = []
+        self.tasks: list[records.Task] = []
         self.judge = judged
         for name in ("solutions", "exercises"):
             (self.root / name / MODULE).mkdir(parents=True)
@@ -81,6 +82,7 @@ class Lab:
 
     def _run(self, task: records.Task) -> Record:
         self.runs.append(task.student)
+        self.tasks.append(task)
         return self.judge(task)
 
     def release(self, notebook: NotebookNode, hidden: str = "") -> None:
@@ -302,6 +304,31 @@ def test_a_deleted_autograded_folder_comes_back(lab):
     shutil.rmtree(lab.root / "autograded")
     lab.grade()
     assert lab.autograded("ada") and lab.runs == []
+
+
+def test_settings_and_options_reach_the_run(lab):
+    """Were the two ways in which settings are read at odds, each submission would be run twice."""
+    lab.submit("ada", worked())
+    lab.grade()
+    assert lab.tasks[-1].sandbox == "auto" and lab.tasks[-1].limits == Limits()
+    lab.grade(no_sandbox=True)
+    with open(lab.root / "nbgrader_config.py", "a") as config:
+        config.write('\nc.Judge.limits = {"cell_seconds": 7}\n')
+    lab.grade()
+    assert lab.runs == ["ada"] and lab.tasks[-1].limits.cell_seconds == 7
+    sandboxes = [task.sandbox for task in lab.tasks]
+    assert sandboxes in (
+        ["auto", "none", "auto"],
+        ["auto", "auto"],
+    )  # the second where there is no bubblewrap
+
+
+def test_a_setting_that_does_not_exist_is_named(lab, capsys):
+    lab.submit("ada", worked())
+    with open(lab.root / "nbgrader_config.py", "a") as config:
+        config.write('\nc.Judge.limits = {"minutes": 7}\n')
+    lab.grade(expect=2)
+    assert "it may have: cell_seconds" in capsys.readouterr().err
 
 
 # Records as files

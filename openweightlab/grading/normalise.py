@@ -42,7 +42,7 @@ def normalise(folder: Path, module: str, release: NotebookNode) -> Normalised:
         flags |= found.flags
         if not found.notebooks:
             status, reason = _nothing_usable(found)
-            return Normalised(blank(release), tuple(sorted(flags)), status, reason)
+            return Normalised(blank(release), tuple(sorted(flags)), status, _shown(reason))
         path, assembly = _best(found, release)
         flags |= _name_flags(path, Path(folder), module)
         if not assembly.recognised:
@@ -54,7 +54,12 @@ def normalise(folder: Path, module: str, release: NotebookNode) -> Normalised:
     except Exception as error:
         logging.getLogger(__name__).exception("%s could not be normalised", folder)
         reason = f"the notebook could not be understood ({type(error).__name__}: {error})"
-    return Normalised(blank(release), tuple(sorted(flags)), "unreadable", reason)
+    return Normalised(blank(release), tuple(sorted(flags)), "unreadable", _shown(reason))
+
+
+def _shown(reason: str) -> str:
+    """A reason fit for terminals and tables: it may quote a student's file names."""
+    return "".join(letter if letter.isprintable() else "?" for letter in reason)[:500]
 
 
 def _nothing_usable(found: handin.Found) -> tuple[str, str]:

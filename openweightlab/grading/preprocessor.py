@@ -1,6 +1,7 @@
 """In Execute's place among nbgrader's autograde preprocessors: the judge, not the student's kernel."""
 
 import html
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 from traitlets import Dict, Enum
 
 from . import records
-from .course import Course
+from .course import CONFIG, Course, CourseError
 from .normalise import Normalised
 from .run import Limits, Record
 
@@ -56,8 +57,14 @@ class Judge(Execute):
         """The grading task that a normalised notebook stands for, under this judge's settings."""
         kept = nb.metadata["owl_grading"]
         submission = Normalised(nb, tuple(kept["flags"]), kept["status"], kept["reason"])
-        limits = Limits(**self.limits)
-        return records.Task(Course(Path(root)), module, student, submission, self.sandbox, limits)
+        return records.Task(Course(Path(root)), module, student, submission, self.sandbox, self._limits())
+
+    def _limits(self) -> Limits:
+        try:
+            return Limits(**self.limits)
+        except TypeError:
+            known = ", ".join(field.name for field in fields(Limits))
+            raise CourseError(f"c.Judge.limits in {CONFIG} is {self.limits}; it may have: {known}") from None
 
 
 class Explain(NbGraderPreprocessor):
