@@ -41,7 +41,7 @@ TORCH_INDEX = "https://download.pytorch.org/whl/"  # PyTorch's own builds; the o
 FREE_GB = {"cpu": 3.0, "cuda": 12.0}  # disk that a first installation takes, downloads included
 JOBS = {  # job -> (what must be installed, what runs)
     "lab": (["lab"], ["-m", "openweightlab.cli", "lab"]),
-    "test": (["lab", "test"], ["-m", "pytest"]),
+    "test": (["lab", "test"], ["-m", "pytest", "-n", "2", "--dist", "loadfile"]),
     "bench": (["lab", "test"], [str(ENV / "bench.py")]),
     "notebooks": (["lab", "test"], ["-m", "openweightlab.cli", "notebooks"]),
 }
