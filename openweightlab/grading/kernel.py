@@ -80,41 +80,49 @@ class Kernel:
         self.peak_mib = 0.0
         self.trouble = ""  # why the watcher ended it
         self._said = b""
-        name = secrets.token_hex(4)
+        self._idle = ""  # the last cell that has shown all of its outputs
         self._shared = judge.parent
-        self._home = folder / f"home-{name}"
-        self._home.mkdir()
-        self._mark = f"OWL_KERNEL={name}"
-        connection = self._shared / f"{name}.json"
-        info: Any = {
-            "transport": "ipc",
-            "ip": str(self._shared / name),
-            "key": secrets.token_hex(16),
-            "signature_scheme": "hmac-sha256",
-            **{port: number for number, port in enumerate(PORTS, 1)},
-        }
-        connection.write_text(json.dumps(info))
-        environment = boxes.environment(box, home=self._home, judge=judge, threads=limits.threads)
-        inner = [sys.executable, "-m", f"{__package__}.launch", str(limits.memory_mib), str(connection)]
+        self._name = secrets.token_hex(4)
+        info = self._connection()
+        home = folder / f"home-{self._name}"
+        home.mkdir()
+        inner = [sys.executable, "-m", f"{__package__}.launch", str(limits.memory_mib), str(self._file)]
+        environment = boxes.environment(box, home=home, judge=judge, threads=limits.threads)
         self.process = subprocess.Popen(
             boxes.command(box, inner, shared=self._shared, hidden=hidden),
-            env=environment | dict([self._mark.split("=")]),
-            cwd=self._home,
+            env=environment | {"OWL_KERNEL": self._name},
+            cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        self._connect(info)
+        for work in (self._read_errors, self._watch):
+            threading.Thread(target=work, daemon=True).start()
+
+    def _connection(self) -> Any:
+        """Where the kernel is to listen, and with which key; also as a file for it to read."""
+        info = {
+            "transport": "ipc",
+            "ip": str(self._shared / self._name),
+            "key": secrets.token_hex(16),
+            "signature_scheme": "hmac-sha256",
+            **{port: number for number, port in enumerate(PORTS, 1)},
+        }
+        self._file = self._shared / f"{self._name}.json"
+        self._file.write_text(json.dumps(info))
+        return info
+
+    def _connect(self, info: Any) -> None:
+        """Open the client's end, which takes no more than it can hold."""
         context = zmq.Context()
-        context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
-        context.setsockopt(zmq.RCVHWM, 2)
-        context.setsockopt(zmq.LINGER, 0)
+        for option, value in ((zmq.MAXMSGSIZE, MAX_MESSAGE), (zmq.RCVHWM, 2), (zmq.LINGER, 0)):
+            context.setsockopt(option, value)
         self.client = BlockingKernelClient(context=context)
         self.client.load_connection_info(info)
         self.client.start_channels(stdin=False, hb=False)
         self._breaks = self.client.iopub_channel.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        threading.Thread(target=self._read_errors, daemon=True).start()
-        threading.Thread(target=self._watch, daemon=True).start()
 
     def wait_ready(self) -> bool:
         """Whether the kernel answers within its time to start."""
@@ -145,28 +153,43 @@ class Kernel:
         message_id = self.client.execute(source, allow_stdin=False)
         interrupted = False
         while True:
-            for channel, message in self._messages(50):
-                if message["parent_header"].get("msg_id") != message_id:
-                    continue
-                if channel == "iopub":
-                    listen(message)
-                else:
-                    self._drain(message_id, listen)
-                    self._tell_losses(listen)
-                    status = message["content"].get("status")
-                    return "timeout" if interrupted else "ok" if status == "ok" else "error"
+            status = self._reply(message_id, listen)
+            if status:
+                return "timeout" if interrupted else "ok" if status == "ok" else "error"
             if self.process.poll() is not None:
                 return "dead"
-            self._tell_losses(listen)
             wanted = tick()
-            if wanted == "interrupt":
-                self.interrupt()
             if wanted == "kill" or time.monotonic() > deadline + GRACE_SECONDS:
                 self.kill()
                 return "hung"
-            if time.monotonic() > deadline and not interrupted:
-                interrupted = True
+            late = time.monotonic() > deadline and not interrupted
+            interrupted = interrupted or late
+            if late or wanted == "interrupt":
                 self.interrupt()
+
+    def _reply(self, message_id: str, listen: Callable[[dict[str, Any]], None]) -> str:
+        """Pass on what has come of a cell; its reply's status if that came too, else an empty string."""
+        status = self._pass_on(message_id, listen)
+        until = time.monotonic() + 1  # for the last outputs
+        while status and self._idle != message_id and time.monotonic() < until:
+            self._pass_on(message_id, listen)
+        while self._breaks.poll(0):  # a message too long to be received has broken the connection
+            self._breaks.recv_multipart()
+            listen({"msg_type": "lost", "content": {}})
+        return status
+
+    def _pass_on(self, message_id: str, listen: Callable[[dict[str, Any]], None]) -> str:
+        status = ""
+        for channel, message in self._messages(50):
+            if message["parent_header"].get("msg_id") != message_id:
+                continue
+            if channel == "shell":
+                status = str(message["content"].get("status"))
+            elif message["content"].get("execution_state") == "idle":
+                self._idle = message_id
+            else:
+                listen(message)
+        return status
 
     def _messages(self, milliseconds: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """What has come on the two channels; a message that can't be read is passed by."""
@@ -186,23 +209,6 @@ class Kernel:
                 except Exception:  # whatever a forged message makes the parser do
                     continue
                 yield channel, message
-
-    def _drain(self, message_id: str, listen: Callable[[dict[str, Any]], None]) -> None:
-        """After a cell's reply, its last outputs, up to its idle message or a second."""
-        until = time.monotonic() + 1
-        while time.monotonic() < until:
-            for channel, message in self._messages(50):
-                if channel != "iopub" or message["parent_header"].get("msg_id") != message_id:
-                    continue
-                if message["msg_type"] == "status" and message["content"].get("execution_state") == "idle":
-                    return
-                listen(message)
-
-    def _tell_losses(self, listen: Callable[[dict[str, Any]], None]) -> None:
-        """Pass on that output was lost, if a message was too long to be received."""
-        while self._breaks.poll(0):
-            self._breaks.recv_multipart()
-            listen({"msg_type": "lost", "content": {}})
 
     def interrupt(self) -> None:
         """Ask the kernel to interrupt what it runs."""
@@ -232,7 +238,7 @@ class Kernel:
 
     def _strays(self) -> Iterator[int]:
         """Processes that left the tree, by the mark in their environment."""
-        mark = self._mark.encode()
+        mark = f"OWL_KERNEL={self._name}".encode()
         for pid in _processes():
             try:
                 if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
