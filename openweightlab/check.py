@@ -35,6 +35,7 @@ class Row:
     label: str
     ok: bool
     message: str = ""
+    called: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Report:
         for row in self.rows:
             lines.append(f"  {'✓' if row.ok else '✗'} {row.label}")
             if not row.ok:
-                lines.append(textwrap.indent(textwrap.fill(row.message, 90), "      "))
+                lines += [textwrap.indent(textwrap.fill(text, 90), "      ") for text in _details(row)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -82,10 +83,18 @@ class Report:
         )
 
 
+def _details(row: Row) -> list[str]:
+    """What a failed case says: its verdict, and the call that was made."""
+    return [row.message, *([f"The call: {row.called}"] if row.called else [])]
+
+
 def _row_html(row: Row) -> str:
     mark = f'<span style="color:{GREEN if row.ok else RED};font-weight:bold">{"✓" if row.ok else "✗"}</span>'
-    message = f'<div style="margin-left:1.4em">{html.escape(row.message)}</div>' if row.message else ""
-    return f'<li style="margin:.15em 0">{mark} {html.escape(row.label)}{message}</li>'
+    style = "margin-left:1.4em;overflow-wrap:anywhere"
+    said = (
+        "" if row.ok else "".join(f'<div style="{style}">{html.escape(text)}</div>' for text in _details(row))
+    )
+    return f'<li style="margin:.15em 0">{mark} {html.escape(row.label)}{said}</li>'
 
 
 def check(question_id: str, *functions: Callable[..., Any]) -> None:
@@ -146,8 +155,13 @@ def examine(question: Question, functions: Functions) -> Report:
         except (Exception, SystemExit) as error:
             verdict = Verdict(False, _describe(error, functions))
         message = "" if verdict.ok else verdict.message or "The result differs from the expected one."
-        rows.append(Row(case.label, verdict.ok, message))
+        called = "" if verdict.ok else _shorten(question.describe(case.inputs))
+        rows.append(Row(case.label, verdict.ok, message, called))
     return Report(question.id, question.title, tuple(rows))
+
+
+def _shorten(text: str, width: int = 400) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def judge_case(question: Question, case: Case, got: questions.Plain) -> Verdict:

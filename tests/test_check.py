@@ -73,6 +73,7 @@ def test_a_verdict_reads_well_as_text_and_as_html() -> None:
     )
     assert good.ok and "All 5 visible cases pass" in repr(good)
     assert not bad.ok and "0 of 5 visible cases pass. Stuck? Open Hint 1" in repr(bad)
+    assert "The call: weight_gib(65558773188, 16)" in repr(bad)
     html = bad._repr_html_()
     assert "✗" in html and "Expected a number" in html and "&#x27;" in html and "'122" not in html
 

@@ -144,7 +144,7 @@ def _errors(notebook: NotebookNode) -> dict[str, str]:
 
 
 def _entry(question: Question, report: dict[str, Any], hint: str) -> dict[str, Any]:
-    rows = [{"label": row["label"], "ok": row["ok"], "message": row["message"]} for row in report["rows"]]
+    rows = report["rows"]
     cases = questions.public_cases(questions.module_of(question.id))[question.id]
     finished = not report["problem"]
     points = score(question, cases, [Verdict(row["ok"]) for row in rows]) if finished else 0.0

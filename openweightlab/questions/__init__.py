@@ -43,7 +43,7 @@ class Question:
     `call(functions, inputs)` runs in the learner's process: it builds the real arguments from plain
     inputs, calls the learner's functions (in the order of `functions`) and returns what came, with what
     it observed. `compare(expected, got)` judges a result that was flattened to plain data; it never sees
-    the learner's objects.
+    the learner's objects. `describe(inputs)` writes a call out, for a learner whose visible case fails.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Question:
     compare: Callable[[Plain, Plain], Verdict] = field(repr=False)
     hint: str = ""
     seconds: float = 20.0  # time that one case may take
+    describe: Callable[[dict[str, Plain]], str] = field(default=lambda inputs: "", repr=False)
 
 
 def modules() -> list[str]:

@@ -24,6 +24,12 @@ def _call_count(functions: Functions, inputs: dict[str, Plain]) -> Any:
     return functions[0](build(inputs["model"]))
 
 
+def _describe_count(inputs: dict[str, Plain]) -> str:
+    from .tiny import describe
+
+    return f"count_parameters of {describe(inputs['model'])}"
+
+
 COUNT_CAUSES = {
     "tied twice": "A tensor that stands in two places was counted twice.",
     "trainable only": "Only parameters that need a gradient were counted; frozen ones are parameters too.",
@@ -45,6 +51,10 @@ def _compare_count(expected: Plain, got: Plain) -> Verdict:
 
 def _call_gib(functions: Functions, inputs: dict[str, Plain]) -> Any:
     return functions[0](inputs["n_parameters"], inputs["bits"])
+
+
+def _describe_gib(inputs: dict[str, Plain]) -> str:
+    return f"weight_gib({inputs['n_parameters']}, {inputs['bits']})"
 
 
 GIB_CAUSES = {
@@ -82,6 +92,13 @@ def _call_next_token(functions: Functions, inputs: dict[str, Plain]) -> dict[str
         "dropout_after": _dropout_is_on(model, inputs["input_ids"]),
         "weights_after": str(next(model.parameters()).dtype),
     }
+
+
+def _describe_next_token(inputs: dict[str, Plain]) -> str:
+    from .tiny import describe
+
+    mode = "train" if inputs["training"] else "eval"
+    return f"input_ids {inputs['input_ids'].tolist()}, a model in {mode} mode: {describe(inputs['model'])}"
 
 
 def _equal(first: Any, second: Any) -> bool:
@@ -175,6 +192,12 @@ def _call_sort(functions: Functions, inputs: dict[str, Plain]) -> dict[str, Any]
     return {"groups": functions[0](claims), "unchanged": claims == inputs["claims"]}
 
 
+def _describe_sort(inputs: dict[str, Plain]) -> str:
+    fields = ("id", "measurable_here", "primary_source")
+    short = [{key: claim[key] for key in fields if key in claim} for claim in inputs["claims"]]
+    return f"sort_claims({short}), each with a text and a press_source"
+
+
 KEYS = ("measurable", "sourced", "opinion")
 SORT_CAUSES = {
     "sourced first": "A claim that the course can measure is measurable, also when it has a primary source.",
@@ -215,6 +238,7 @@ count a tensor that stands in two places (a tied embedding, a layer used twice) 
 batch norm's running mean, are not parameters.""",
         call=_call_count,
         compare=_compare_count,
+        describe=_describe_count,
     ),
     Question(
         id="Q0.2",
@@ -227,6 +251,7 @@ Memory in GiB (1 GiB = 2**30 bytes) for `n_parameters` weights of `bits` bits ea
 fraction: a 4-bit format that also stores a 16-bit scale for every 64 weights needs 4.25. Do not round.""",
         call=_call_gib,
         compare=_compare_gib,
+        describe=_describe_gib,
     ),
     Question(
         id="Q0.3",
@@ -241,6 +266,7 @@ the mode, train or eval, in which it came. The weights may be bf16: take the sof
 leave the model's weights as they are.""",
         call=_call_next_token,
         compare=_compare_next_token,
+        describe=_describe_next_token,
     ),
     Question(
         id="Q0.4",
@@ -261,5 +287,6 @@ sourced; the rest is opinion. A key that is missing or None, and an empty string
 `claims` as you found it.""",
         call=_call_sort,
         compare=_compare_sort,
+        describe=_describe_sort,
     ),
 )

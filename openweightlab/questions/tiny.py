@@ -33,6 +33,24 @@ def build(description: dict[str, Any]) -> nn.Module:
     return model.to(getattr(torch, description.get("dtype", "float32"))).eval()
 
 
+def describe(description: dict[str, Any]) -> str:
+    """A description in a line, as a learner would write the model.
+
+    >>> describe({"layers": [["Linear", 3, 4], ["ReLU"], ["same", 0]], "seed": 1})
+    'Sequential(Linear(3, 4), ReLU(), layer 0 again)'
+    """
+    if "layers" in description:
+        words = [
+            f"layer {arguments[0]} again" if kind == "same" else f"{kind}({', '.join(map(str, arguments))})"
+            for kind, *arguments in description["layers"]
+        ]
+        tied = "".join(f", weight of {to} tied to {source}" for to, source in description.get("tie", ()))
+        return f"Sequential({', '.join(words)}){tied}"
+    sizes = ", ".join(f"{name}={value}" for name, value in description["config"].items())
+    frozen = f", frozen: {', '.join(description['frozen'])}" if description.get("frozen") else ""
+    return f"{description['family']} in {description.get('dtype', 'float32')} ({sizes}{frozen})"
+
+
 def fill(model: nn.Module, seed: int) -> None:
     """Set each parameter from its name and the seed: matrices normal / sqrt(columns), vectors near 1."""
     with torch.no_grad():
