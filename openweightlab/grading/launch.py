@@ -16,8 +16,7 @@ def main(memory_mib: int, connection_file: str) -> None:
     from ipykernel.kernelapp import launch_new_instance
     from ipykernel.zmqshell import ZMQInteractiveShell
 
-    # `exit()` in a cell ends that cell, not the notebook
-    ZMQInteractiveShell.keepkernel_on_exit = True  # type: ignore[assignment]
+    ZMQInteractiveShell.ask_exit = lambda shell: None  # type: ignore[method-assign]  # exit() ends no notebook
     launch_new_instance([f"--f={connection_file}", "--HistoryManager.enabled=False"])
 
 
