@@ -137,7 +137,7 @@ def test_a_crash_costs_its_own_question_only() -> None:
     crash = "import os\ndef weight_gib(n_parameters, bits):\n    os._exit(3)"
     sort = SORT + "\nassert kept == 5, 'cells before the crash have run again'"
     record = grade({"Q0.2": crash, "Q0.4": sort}, "kept = 5")
-    assert points(record) == {"Q0.4": 2}
+    assert points(record) == {"Q0.4": 2} and "oversized-output" not in record.flags
     assert record.status == "crashed" and "ended the kernel" in record.questions["Q0.2"]["error"]
 
 
@@ -245,7 +245,7 @@ for path in [{str(ROOT / "judges")!r}, {str(ROOT / "solutions")!r}, {str(tmp_pat
     print(path, os.path.exists(path))
 tops = set(os.listdir("/")) - {{"proc", "sys", "usr", "opt"}}
 found = [os.path.join(d, f) for top in tops for d, _, files in os.walk("/" + top) for f in files]
-words = ("/judges/", "/solutions/", "/mutants/", "/authoring/0", "gradebook", ".git/")
+words = ("/judges/", "/solutions/", "/mutants/", "/authoring/0", "gradebook.db", ".git/")
 print("judges found:", [path for path in found if any(word in path for word in words)])
 print("secret", "hunter2" in str(dict(os.environ)))
 try:

@@ -170,12 +170,15 @@ class Kernel:
     def _reply(self, message_id: str, listen: Callable[[dict[str, Any]], None]) -> str:
         """Pass on what has come of a cell; its reply's status if that came too, else an empty string."""
         status = self._pass_on(message_id, listen)
-        until = time.monotonic() + 1  # for the last outputs
-        while status and self._idle != message_id and time.monotonic() < until:
+        until = time.monotonic() + GRACE_SECONDS  # for the last outputs
+        while status and self._idle != message_id and not self._breaks.poll(0):
             self._pass_on(message_id, listen)
-        while self._breaks.poll(0):  # a message too long to be received has broken the connection
-            self._breaks.recv_multipart()
+            if time.monotonic() > until:
+                break
+        if status and (self._idle != message_id or self._breaks.poll(0)):
             listen({"msg_type": "lost", "content": {}})
+        while status and self._breaks.poll(0):  # each a message that was too long to be received
+            self._breaks.recv_multipart()
         return status
 
     def _pass_on(self, message_id: str, listen: Callable[[dict[str, Any]], None]) -> str:
