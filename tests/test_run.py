@@ -246,7 +246,8 @@ for path in [{str(ROOT / "judges")!r}, {str(ROOT / "solutions")!r}, {str(tmp_pat
 tops = set(os.listdir("/")) - {{"proc", "sys", "usr", "opt"}}
 found = [os.path.join(d, f) for top in tops for d, _, files in os.walk("/" + top) for f in files]
 words = ("/judges/", "/solutions/", "/mutants/", "/authoring/0", "gradebook.db", ".git/")
-print("judges found:", [path for path in found if any(word in path for word in words)])
+own = [path for path in found if "/site-packages/" not in path]  # nbgrader ships a gradebook.db of its own
+print("judges found:", [path for path in own if any(word in path for word in words)])
 print("secret", "hunter2" in str(dict(os.environ)))
 try:
     socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), timeout=2)
