@@ -62,7 +62,7 @@ def clean_html(source: str) -> str:
 def clean_markdown(context: Context, source: str) -> str:
     """A text cell as harmless HTML, with the pictures pasted into it; replaces nbconvert's own filter."""
     pictures = context.get("cell", {}).get("attachments", {})
-    renderer = IPythonRenderer(escape=False, attachments=pictures, anchor_link_text="")
+    renderer = IPythonRenderer(escape=False, attachments=pictures, anchor_link_text=" ")
     return clean_html(MarkdownWithMath(renderer=renderer).render(source))
 
 
