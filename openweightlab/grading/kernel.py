@@ -125,15 +125,19 @@ class Kernel:
         self._breaks = self.client.iopub_channel.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
     def wait_ready(self) -> bool:
-        """Whether the kernel answers within its time to start."""
+        """Whether the kernel answers in time, and on both channels: else first outputs would get lost."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            message_id = self.client.kernel_info()
+            message_id, answered = self.client.kernel_info(), set()
             until = time.monotonic() + 5
             while time.monotonic() < until and self.process.poll() is None:
                 for channel, message in self._messages(100):
-                    if channel == "shell" and message["parent_header"].get("msg_id") == message_id:
-                        return True
+                    if message["parent_header"].get("msg_id") == message_id:
+                        answered.add(channel)
+                if answered == {"shell", "iopub"}:
+                    return True
+                if "shell" in answered:  # outputs are not subscribed to yet: ask again soon
+                    until = min(until, time.monotonic() + 0.3)
         return False
 
     def execute(
