@@ -174,7 +174,7 @@ class Server:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._closed.is_set() and not self.outcome.finished and not self.outcome.error:
+        while not self._closed.is_set():
             try:
                 connection, _ = self.listener.accept()
             except TimeoutError:
@@ -187,7 +187,8 @@ class Server:
         """Whether the connection asks for this very question; one that doesn't costs and gets nothing."""
         try:
             hello = self._receive(connection, 2.0)
-            if isinstance(hello, dict) and hello.get("question") == self.question.id:
+            done = self.outcome.finished or self.outcome.error
+            if isinstance(hello, dict) and hello.get("question") == self.question.id and not done:
                 return True
             wire.send(connection, {"said": "it is not this question's turn"})
         except (OSError, wire.WireError):
