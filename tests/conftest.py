@@ -114,10 +114,14 @@ def pytest_runtest_setup(item):
             pytest.skip(f"{item.name}: {reason}")
 
 
+SECTIONS = {"notebook": "notebooks, top to bottom", "class": "one class through three doors"}
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Print the seconds and the memory of every notebook that tests ran (record_property "notebook")."""
+    """Print what tests have to tell: record_property("notebook" or "class", a line)."""
     done = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
-    lines = [text for report in done for name, text in report.user_properties if name == "notebook"]
-    if lines:
-        terminalreporter.section("notebooks, top to bottom")
-        terminalreporter.write_line("\n".join(lines))
+    for wanted, title in SECTIONS.items():
+        lines = [text for report in done for name, text in report.user_properties if name == wanted]
+        if lines:
+            terminalreporter.section(title)
+            terminalreporter.write_line("\n".join(lines))

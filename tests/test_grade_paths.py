@@ -229,7 +229,13 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.needs_browser
-def test_formgrader_s_button_gives_the_same_marks(formgrader, browser, by_nbgrader: Grading):
+def test_formgrader_s_button_gives_the_same_marks(
+    formgrader,
+    browser,
+    by_owl: Grading,  # noqa: F811
+    by_nbgrader: Grading,
+    record_property,
+):
     door, url = formgrader
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     page.goto(f"{url}/login?token=key")
@@ -247,6 +253,11 @@ def test_formgrader_s_button_gives_the_same_marks(formgrader, browser, by_nbgrad
         assert row.locator("td.score").inner_text() == f"{total:g} / {sum(POINTS.values()):g}"
         assert row.locator("td.status").inner_text() == "graded"
     page.close()
+    for student in CLASS:
+        totals = [sum(one.gradebook()[student.name].values()) for one in (by_owl, by_nbgrader, door)]
+        marks = ", ".join(f"{id} {mark}" for id, mark in student.marks.items())
+        told = "".join(f"{total:>8g}" for total in totals)
+        record_property("class", f"{student.name:<22}{marks:<48}{told}  {by_owl.outcome(student.name)[0]}")
     assert door.gradebook() == {name: by_nbgrader.gradebook()[name] for name in sorted(NAMES)}
     assert [door.outcome(name) for name in NAMES] == [by_nbgrader.outcome(name) for name in NAMES]
 
