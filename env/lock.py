@@ -1,11 +1,14 @@
 """Write the lock files anew from pyproject.toml's ranges: `pip install uv`, then `python env/lock.py`.
 
+`--keep` holds every pin that is there and only adds what is new.
+
 One resolution for Linux, macOS and Windows and for Python 3.11 to 3.13, so that the three files agree:
 lock-cpu.txt and lock-cuda.txt (what `make lab` installs) and lock-test.txt (what `make test` adds).
 """
 
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -28,9 +31,17 @@ def resolve(extras: list[str], pins: list[str]) -> list[str]:
     return [line for line in lines if "sys_platform == 'emscripten'" not in line]
 
 
+def pinned() -> list[str]:
+    """All pins of the lock files as they are."""
+    files = (ENV / f"lock-{name}.txt" for name in ("cpu", "cuda", "test"))
+    lines = (line for file in files for line in file.read_text().splitlines())
+    return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+
+
 def main() -> None:
     """Resolve everything once, then each file's share of it."""
-    everything = resolve(["lab", "grade", "gpu", "dev"], [TORCH])
+    kept = pinned() if "--keep" in sys.argv else [TORCH]
+    everything = resolve(["lab", "grade", "gpu", "dev"], kept)
     cuda = resolve(["lab", "grade", "gpu"], everything)
     cpu = [pin for pin in resolve(["lab", "grade"], everything) if not CUDA_ONLY.match(pin)]
     test = resolve(["dev"], everything)
