@@ -112,7 +112,7 @@ def check(question_id: str, *functions: Callable[..., Any]) -> None:
     question = _question(question_id, functions)
     judge = os.environ.get("OWL_JUDGE")
     if judge:
-        serve(judge, question, functions)
+        serve(int(judge), question, functions)
         return
     report = examine(question, functions)
     _note_for_self_check(report)
@@ -215,14 +215,38 @@ def _note_for_self_check(report: Report) -> None:
             lines.write(json.dumps({**asdict(report), "ok": report.ok}) + "\n")
 
 
-def serve(path: str, question: Question, functions: Functions) -> None:
-    """Let the judge put its cases: inputs come one at a time, plain results go back."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as judge:
-        judge.connect(path)
-        wire.send(judge, {"question": question.id})
-        while "inputs" in (message := wire.receive(judge)):
-            wire.send(judge, answer(question, functions, message["inputs"]))
+def serve(handle: int, question: Question, functions: Functions) -> None:
+    """Let the judge put its cases: inputs come one at a time, plain results go back.
+
+    Raises:
+        CheckError: the judge doesn't put this question now.
+    """
+    line = _line(handle)
+    if line is None:
+        raise CheckError(f"{question.id} is put once, in its own check cell")
+    with line:
+        wire.send(line, {"question": question.id})
+        while "inputs" in (message := wire.receive(line)):
+            wire.send(line, answer(question, functions, message["inputs"]))
         print(f"{question.id}: {message.get('said', 'answered')}")
+
+
+def _line(handle: int) -> socket.socket | None:
+    """The newest line that the judge has handed over, if any; older ones were for other questions."""
+    newest = None
+    with socket.socket(fileno=os.dup(handle)) as judge:
+        judge.setblocking(False)
+        while True:
+            try:
+                words, handles, _, _ = socket.recv_fds(judge, 1, 1)
+            except BlockingIOError:
+                return newest
+            if not words:
+                return newest
+            for found in handles:
+                if newest:
+                    newest.close()
+                newest = socket.socket(fileno=found)
 
 
 def answer(question: Question, functions: Functions, inputs: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -144,56 +145,44 @@ class Outcome:
 
 @dataclass
 class Server:
-    """Puts one question's cases to whoever connects while its check cell runs; the first to name it counts.
+    """Puts one question's cases, over a line of their own, to the process that runs its check cell.
 
-    A case may take `case_seconds`, all of them the time up to `deadline` (of `time.monotonic()`).
-    `wants_interrupt` is set when a case takes too long: whoever owns the kernel interrupts it and clears
-    the event.
+    `offer` hands the process its end of the line. A case may take `case_seconds`, all of them the time up to
+    `deadline` (of `time.monotonic()`). `wants_interrupt` is set when a case takes too long: whoever owns the
+    kernel interrupts it and clears the event.
     """
 
     question: Question
     cases: list[Case]
-    listener: socket.socket
+    offer: Callable[[socket.socket], None]
     case_seconds: float
     deadline: float
     own_lines: frozenset[str] = frozenset()
     outcome: Outcome = field(default_factory=Outcome)
     wants_interrupt: threading.Event = field(default_factory=threading.Event)
     _closed: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
 
     def __enter__(self) -> "Server":
-        self.listener.settimeout(0.1)
+        self._line, theirs = socket.socketpair()
+        with theirs:
+            self.offer(theirs)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        assert self._thread
+        self._line.shutdown(socket.SHUT_RDWR)  # whatever the thread waits for on it ends
         self._thread.join()
+        self._line.close()
 
     def _run(self) -> None:
-        while not self._closed.is_set():
-            try:
-                connection, _ = self.listener.accept()
-            except TimeoutError:
-                continue
-            with connection:
-                if self._named(connection):
-                    self._serve(connection)
-
-    def _named(self, connection: socket.socket) -> bool:
-        """Whether the connection asks for this very question; one that doesn't costs and gets nothing."""
         try:
-            hello = self._receive(connection, 2.0)
-            done = self.outcome.finished or self.outcome.error
-            if isinstance(hello, dict) and hello.get("question") == self.question.id and not done:
-                return True
-            wire.send(connection, {"said": "it is not this question's turn"})
+            hello = self._receive(self._line, max(self.deadline - time.monotonic(), 0.0))
         except (OSError, wire.WireError):
-            return False
-        return False
+            return
+        if isinstance(hello, dict) and hello.get("question") == self.question.id:
+            self._serve(self._line)
 
     def _serve(self, connection: socket.socket) -> None:
         try:

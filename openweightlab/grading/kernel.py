@@ -1,123 +1,59 @@
-"""The student's kernel: started in its sandbox, fed cell by cell, watched, ended with all it started."""
+"""The student's kernel: fed cell by cell, watched, ended with all it started. start.py starts its process."""
 
-import json
 import os
 import secrets
-import signal
-import subprocess
-import sys
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 
-from . import sandbox as boxes
 from .judge import GRACE_SECONDS
+from .processes import tree, use
+from .start import Starter
 
 MAX_MESSAGE = 2**25  # a longer one breaks the connection; two may wait
 START_SECONDS = 90.0
+WATCH_SECONDS = 0.2
 SHARED_BYTES = 2**24
+FLOOD_MIB = 1024  # that the grader itself may grow by
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 
-@dataclass(frozen=True)
-class Use:
-    """What a process tree uses now, in MiB: `owned` is its own memory, `resident` includes shared files."""
-
-    owned: float
-    resident: float
-    processes: int
-
-
-def tree(root: int) -> list[int]:
-    """A process and all of its descendants, from /proc; empty where there is none."""
-    children: dict[int, list[int]] = {}
-    for pid in _processes():
-        try:
-            parent = int(
-                Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1]
-            )
-        except (OSError, ValueError, IndexError):
-            continue
-        children.setdefault(parent, []).append(pid)
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
-
-
-def _processes() -> Iterator[int]:
-    if os.path.isdir("/proc/self"):
-        yield from (int(name) for name in os.listdir("/proc") if name.isdigit())
-
-
-def use(pids: list[int]) -> Use:
-    """Memory and number of these processes; those that ended meanwhile count nothing."""
-    owned = resident = 0
-    alive = 0
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
-        except OSError:
-            continue
-        sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
-        owned += sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
-        resident += sizes.get("VmRSS", 0)
-        alive += 1
-    return Use(owned / 1024, resident / 1024, alive)
-
-
 class Kernel:
-    """An ipykernel in its own process tree, reached over unix sockets in the folder `shared`."""
+    """An ipykernel in its own process tree, reached over unix sockets in a folder of its own."""
 
-    def __init__(self, box: boxes.Sandbox, *, folder: Path, hidden: Path, judge: Path, limits: Any) -> None:
+    def __init__(self, starter: Starter, limits: Any) -> None:
         self.limits = limits
         self.peak_mib = 0.0
         self.trouble = ""  # why the watcher ended it
-        self._said = b""
         self._idle = ""  # the last cell that has shown all of its outputs
-        self._shared = judge.parent
-        self._name = secrets.token_hex(4)
-        info = self._connection()
-        home = folder / f"home-{self._name}"
-        home.mkdir()
-        inner = [sys.executable, "-m", f"{__package__}.launch", str(limits.memory_mib), str(self._file)]
-        environment = boxes.environment(box, home=home, judge=judge, threads=limits.threads)
-        self.process = subprocess.Popen(
-            boxes.command(box, inner, shared=self._shared, hidden=hidden),
-            env=environment | {"OWL_KERNEL": self._name},
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._connect(info)
-        for work in (self._read_errors, self._watch):
-            threading.Thread(target=work, daemon=True).start()
+        info: dict[str, Any] = {"transport": "ipc", "signature_scheme": "hmac-sha256"}
+        info |= {"key": secrets.token_hex(16)} | {port: number for number, port in enumerate(PORTS, 1)}
+        self.process = starter.start(lambda folder: info | {"ip": f"{folder}/k"})
+        self._connect(info | {"ip": str(self.process.folder / "k")})
+        self._stop = starter.stop
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._closed = threading.Event()
+        self._watcher.start()
 
-    def _connection(self) -> Any:
-        """Where the kernel is to listen, and with which key; also as a file for it to read."""
-        info = {
-            "transport": "ipc",
-            "ip": str(self._shared / self._name),
-            "key": secrets.token_hex(16),
-            "signature_scheme": "hmac-sha256",
-            **{port: number for number, port in enumerate(PORTS, 1)},
-        }
-        self._file = self._shared / f"{self._name}.json"
-        self._file.write_text(json.dumps(info))
-        return info
+    def offer(self, line: socket.socket) -> None:
+        """Hand the student's process its end of a line on which the judge puts one question's cases."""
+        with suppress(OSError):
+            socket.send_fds(self.process.judge, [b"!"], [line.fileno()])
 
     def _connect(self, info: Any) -> None:
         """Open the client's end, which takes no more than it can hold."""
         context = zmq.Context()
-        for option, value in ((zmq.MAXMSGSIZE, MAX_MESSAGE), (zmq.RCVHWM, 2), (zmq.LINGER, 0)):
+        for option, value in (
+            *((zmq.MAXMSGSIZE, MAX_MESSAGE), (zmq.RCVHWM, 2), (zmq.LINGER, 0)),
+            *((zmq.RECONNECT_IVL, 10), (zmq.RECONNECT_IVL_MAX, 0)),
+        ):
             context.setsockopt(option, value)
         self.client = BlockingKernelClient(context=context)
         self.client.load_connection_info(info)
@@ -127,17 +63,17 @@ class Kernel:
     def wait_ready(self) -> bool:
         """Whether the kernel answers in time, and on both channels: else first outputs would get lost."""
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
+        while time.monotonic() < deadline and not self.process.ended:
             message_id, answered = self.client.kernel_info(), set()
             until = time.monotonic() + 5
-            while time.monotonic() < until and self.process.poll() is None:
+            while time.monotonic() < until and not self.process.ended:
                 for channel, message in self._messages(100):
                     if message["parent_header"].get("msg_id") == message_id:
                         answered.add(channel)
                 if answered == {"shell", "iopub"}:
                     return True
                 if "shell" in answered:  # outputs are not subscribed to yet: ask again soon
-                    until = min(until, time.monotonic() + 0.3)
+                    until = min(until, time.monotonic() + 0.05)
         return False
 
     def execute(
@@ -160,7 +96,8 @@ class Kernel:
             status = self._reply(message_id, listen)
             if status:
                 return "timeout" if interrupted else "ok" if status == "ok" else "error"
-            if self.process.poll() is not None:
+            if self.process.ended:
+                self.trouble = self.trouble or (self._too_much_memory if self.process.out_of_memory else "")
                 return "dead"
             wanted = tick()
             if wanted == "kill" or time.monotonic() > deadline + GRACE_SECONDS:
@@ -201,16 +138,16 @@ class Kernel:
     def _messages(self, milliseconds: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """What has come on the two channels; a message that can't be read is passed by."""
         poller = zmq.Poller()
-        sockets = {"iopub": self.client.iopub_channel.socket, "shell": self.client.shell_channel.socket}
-        for socket in sockets.values():
-            poller.register(socket, zmq.POLLIN)
+        ends = {"iopub": self.client.iopub_channel.socket, "shell": self.client.shell_channel.socket}
+        for end in ends.values():
+            poller.register(end, zmq.POLLIN)
         ready = dict(poller.poll(milliseconds))
-        for channel, socket in sockets.items():
+        for channel, end in ends.items():
             for _ in range(100):
-                if not ready.get(socket) or not socket.poll(0):
+                if not ready.get(end) or not end.poll(0):
                     break
                 try:
-                    _, parts = self.client.session.feed_identities(socket.recv_multipart())
+                    _, parts = self.client.session.feed_identities(end.recv_multipart())
                     message = self.client.session.deserialize(parts)
                     message["parent_header"].get, message["content"].get, message["msg_type"]
                 except Exception:  # whatever a forged message makes the parser do
@@ -223,17 +160,13 @@ class Kernel:
 
     def kill(self) -> None:
         """End the kernel and everything that it started."""
-        for pid in reversed([*tree(self.process.pid), *self._strays()]):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
         self.process.kill()
-        self.process.wait()
 
     def close(self) -> None:
         """Kill the kernel and let go of its sockets."""
-        self.kill()
+        self._closed.set()
+        self._watcher.join()
+        self._stop()
         self.client.iopub_channel.socket.disable_monitor()
         self.client.stop_channels()
         self.client.context.destroy(linger=0)
@@ -241,45 +174,42 @@ class Kernel:
     @property
     def complaint(self) -> str:
         """The end of what the process wrote to its standard error."""
-        return self._said.decode("utf-8", "replace")[-500:].strip()
+        return self.process.said()
 
-    def _strays(self) -> Iterator[int]:
-        """Processes that left the tree, by the mark in their environment."""
-        mark = f"OWL_KERNEL={self._name}".encode()
-        for pid in _processes():
-            try:
-                if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                    yield pid
-            except OSError:
-                continue
-
-    def _read_errors(self) -> None:
-        assert self.process.stderr
-        while part := self.process.stderr.read1(4096):  # type: ignore[attr-defined]
-            self._said = (self._said + part)[-4096:]
+    @property
+    def _too_much_memory(self) -> str:
+        return f"It used more than {self.limits.memory_mib:,} MiB of memory."
 
     def _watch(self) -> None:
-        while self.process.poll() is None:
-            now = use(tree(self.process.pid))
+        before = use([os.getpid()]).owned
+        while not self._closed.wait(WATCH_SECONDS) and not self.process.ended:
+            below = tree(self.process.pid)[1:]  # the first process only waits for the others
+            now = use(below)
             self.peak_mib = max(self.peak_mib, now.resident)
             if now.owned > self.limits.memory_mib:
-                self.trouble = f"It used more than {self.limits.memory_mib:,} MiB of memory."
+                self.trouble = self._too_much_memory
             elif now.processes > self.limits.processes:
                 self.trouble = f"It started more than {self.limits.processes} processes."
-            elif _size(self._shared) > SHARED_BYTES:
+            elif now.cpu > self.limits.cpu_seconds:
+                self.trouble = f"It used more than {self.limits.cpu_seconds:g} s of processor time."
+            elif use([os.getpid()]).owned > before + FLOOD_MIB:
+                self.trouble = "It flooded the grader with output."
+            elif size(self.process.folder) > SHARED_BYTES:
                 self.trouble = "It wrote into the grader's own folder."
+            elif self.process.home and size(self.process.home) > self.limits.disk_mib * 2**20:
+                self.trouble = f"It wrote more than {self.limits.disk_mib:,} MiB of files."
             if self.trouble:
                 self.kill()
-            time.sleep(0.1)
 
 
-def _size(folder: Path) -> int:
-    """Bytes of the files in a folder, and a thousand for each entry."""
+def size(folder: Path) -> int:
+    """Bytes of the files below a folder, and a thousand for each entry; of very many, the first ones."""
     total = 0
-    try:
-        for entry in os.scandir(folder):
-            total += 1000 + entry.stat(follow_symlinks=False).st_size
-            total += SHARED_BYTES if entry.is_dir(follow_symlinks=False) else 0
-    except OSError:
-        return total
+    for count, (here, folders, files) in enumerate(os.walk(folder)):
+        total += 1000 * len(folders)
+        for name in files:
+            with suppress(OSError):
+                total += 1000 + os.lstat(os.path.join(here, name)).st_size
+        if count > 1000:
+            return total + 2**40
     return total

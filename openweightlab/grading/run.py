@@ -1,27 +1,15 @@
-"""Run one submission in a sandboxed kernel while the judge, on the trusted side, gives the points.
+"""Run one submission in a sandboxed kernel while the judge, on the trusted side, gives the points."""
 
-As a subprocess: `python -m openweightlab.grading.run IN.json OUT.json`. IN.json holds {"notebook":
-nbformat dict, "module", "seed", "judges_dir"} and, if wanted, "limits" (a dict), "sandbox", "workdir" and
-"cases_dir"; OUT.json gets the record, written whole. Exit 0 when OUT.json was written, whatever the
-marks.
-"""
-
-import ctypes
 import json
 import math
 import os
-import shutil
-import signal
 import socket
-import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import nbformat
 from nbformat import NotebookNode
 
 from ..questions import Case, Question, load
@@ -30,6 +18,7 @@ from . import sandbox as boxes
 from .judge import versions
 from .kernel import Kernel
 from .outputs import Collector
+from .start import Starter, StartError
 
 
 @dataclass(frozen=True)
@@ -39,7 +28,9 @@ class Limits:
     cell_seconds: float = 60.0
     case_seconds: float = 20.0  # one hidden case, or less where the question says so
     notebook_seconds: float = 600.0
+    cpu_seconds: float = 1200.0  # of processor time, all of its processes together
     memory_mib: int = 4096
+    disk_mib: int = 512
     processes: int = 64
     output_bytes: int = 1_000_000  # of a whole notebook, kept in the record
     cells: int = 500
@@ -87,37 +78,79 @@ class Record:
         return json.dumps(asdict(self), sort_keys=True, indent=1)
 
 
+class Runner:
+    """Runs submissions, one after another, behind the same walls, from one warm start.
+
+    Args:
+        sandbox: "auto" (the strongest level that works), a level's name (that or none), "none".
+        hidden: a folder that students' code must not see, such as the course's.
+        limits: what each submission may use.
+        warm: whether to import once what all of them import; the first run may wait for that.
+
+    Raises:
+        RuntimeError: the sandbox asked for doesn't work, or this system has no unix sockets.
+    """
+
+    def __init__(
+        self, sandbox: str = "auto", *, hidden: Path, limits: Limits = Limits(), warm: bool = True
+    ) -> None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise RuntimeError("Grading needs Linux or macOS; on Windows, use it inside WSL")
+        self.box, self.limits = boxes.choose(sandbox), limits
+        if self.box.walls == "landlock" and boxes.shows(hidden):
+            raise RuntimeError(f"{hidden} lies where every program may read; move the course elsewhere")
+        self._drawn: tuple[object, ...] = ()
+        self.starter = Starter(self.box, Path(hidden).resolve(), limits, warm)
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.starter.__exit__()
+
+    def run(
+        self,
+        notebook: NotebookNode,
+        module: str,
+        *,
+        seed: int,
+        judges_dir: Path,
+        cases_dir: Path | None = None,
+    ) -> Record:
+        """Execute a normalised notebook, cell by cell, and score it.
+
+        Args:
+            judges_dir: folder with `<module>.py`, the trusted side.
+            cases_dir: where drawn cases are kept, so that a class's submissions need not each draw them anew.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no such judge or module.
+        """
+        start = time.monotonic()
+        drawn = (Path(judges_dir), module, seed, cases_dir)
+        if self._drawn != drawn:
+            self._drawn, self._cases = drawn, judging.draw(*drawn)
+        record = Record(module, sandbox=self.box.name, seed=seed, versions=versions())
+        with _Run(notebook, record, self._cases, self.starter, self.limits) as running:
+            running.grade()
+        record.seconds = round(time.monotonic() - start, 2)
+        return record
+
+
 def run(
     notebook: NotebookNode,
     module: str,
     *,
     seed: int,
+    judges_dir: Path,
     limits: Limits = Limits(),
     sandbox: str = "auto",
-    judges_dir: Path,
-    workdir: Path | None = None,
     cases_dir: Path | None = None,
 ) -> Record:
-    """Execute a normalised notebook, cell by cell, and score it.
-
-    Args:
-        sandbox: "auto" (bubblewrap where it works), "bubblewrap" (or raise), "none".
-        judges_dir: folder with `<module>.py`, the trusted side.
-        workdir: where temporary files go; the system's temporary folder unless given.
-        cases_dir: where drawn cases are kept, so that a class's submissions need not each draw them anew.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such judge or module.
-        RuntimeError: the sandbox asked for doesn't work, or this system has no unix sockets.
-    """
-    if not hasattr(socket, "AF_UNIX"):
-        raise RuntimeError("Grading needs Linux or macOS; on Windows, use it inside WSL")
-    box = boxes.choose(sandbox)
-    start = time.monotonic()
-    with _Run(notebook, module, seed, limits, box, Path(judges_dir).resolve(), workdir, cases_dir) as running:
-        record = running.grade()
-    record.seconds = round(time.monotonic() - start, 2)
-    return record
+    """Run one submission by itself; see Runner for the arguments and errors."""
+    hidden = Path(judges_dir).resolve().parent
+    with Runner(sandbox, hidden=hidden, limits=limits, warm=False) as runner:
+        return runner.run(notebook, module, seed=seed, judges_dir=judges_dir, cases_dir=cases_dir)
 
 
 class _Run:
@@ -126,22 +159,14 @@ class _Run:
     def __init__(
         self,
         notebook: NotebookNode,
-        module: str,
-        seed: int,
+        record: Record,
+        cases: dict[str, list[Case]],
+        starter: Starter,
         limits: Limits,
-        box: boxes.Sandbox,
-        judges_dir: Path,
-        workdir: Path | None,
-        cases_dir: Path | None,
     ) -> None:
-        self.cells = notebook.cells
-        self.questions = load(module)
-        self.seed, self.limits, self.box = seed, limits, box
-        self.judges_dir, self.cases_dir = judges_dir, cases_dir
-        self.folder = Path(tempfile.mkdtemp(prefix="owl-", dir=workdir))
-        self.shared = Path(
-            tempfile.mkdtemp(prefix="owl-")
-        )  # short: a unix socket's path has at most 107 bytes
+        self.cells, self.record, self.cases = notebook.cells, record, cases
+        self.starter, self.limits = starter, limits
+        self.questions = load(record.module)
         self.deadline = time.monotonic() + limits.notebook_seconds * self._stretch()
         self.left = [limits.output_bytes]
         self.finished: list[int] = []  # cells to run again should the kernel be lost
@@ -149,56 +174,41 @@ class _Run:
         self.put = False  # whether the student's process has seen a hidden case
         self.broken: dict[str, str] = {}  # errors that cells ended with, by their source
         self.kernel: Kernel | None = None
-        self.cases: dict[str, list[Case]] = {}
         lines = (line.strip() for cell in self.cells for line in cell.source.splitlines())
         self.own_lines = frozenset(line[:200] for line in lines)
-        self.record = Record(module, sandbox=box.name, seed=seed, versions=versions())
-        self.record.outputs = [[] for _ in self.cells]
-        self.record.manual_pending = sum((_points(c) for c in self.cells if _is_written(c)), 0.0)
+        record.outputs = [[] for _ in self.cells]
+        record.manual_pending = sum((_points(c) for c in self.cells if _is_written(c)), 0.0)
 
     def __enter__(self) -> "_Run":
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.listener.bind(str(self.shared / "judge"))
-        self.listener.listen(8)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.kernel:
             self._close_kernel()
-        self.listener.close()
-        for folder in (self.folder, self.shared):
-            shutil.rmtree(folder, ignore_errors=True)
 
-    def grade(self) -> Record:
+    def grade(self) -> None:
         """Fill the record: every question gets an entry, whatever happens."""
-        self.record.flags += [] if self.box.isolated else ["no-sandbox"]
+        self.record.flags += [] if self.starter.box.isolated else ["no-sandbox"]
         if len(self.cells) > self.limits.cells:
             self._end("crashed", f"The notebook has more than {self.limits.cells} cells.")
-        else:
-            self._start_kernel()
-            self.cases = judging.draw(self.judges_dir, self.record.module, self.seed, self.cases_dir)
-            if self._ready():
-                self._run_cells()
+        elif self._start_kernel():
+            self._run_cells()
         self._fill_missing()
-        return self.record
 
     # The kernel
 
-    def _start_kernel(self) -> None:
-        self.kernel = Kernel(
-            self.box,
-            folder=self.folder,
-            hidden=self.judges_dir.parent,
-            judge=self.shared / "judge",
-            limits=self.limits,
-        )
-
-    def _ready(self) -> bool:
-        assert self.kernel
-        if self.kernel.wait_ready():
-            return True
+    def _start_kernel(self) -> bool:
+        """Whether there is a kernel that answers."""
+        complaint = ""
+        try:
+            self.kernel = Kernel(self.starter, self.limits)
+            if self.kernel.wait_ready():
+                return True
+            complaint = self.kernel.complaint
+        except StartError as error:
+            complaint = str(error)
         self.record.flags.append("infrastructure")
-        self._end("crashed", f"The kernel did not start. {self.kernel.complaint}".strip())
+        self._end("crashed", f"The kernel did not start. {complaint}".strip())
         return False
 
     def _close_kernel(self) -> None:
@@ -213,8 +223,7 @@ class _Run:
         self.restarts += 1
         if self.restarts > len(self.questions) + 1 or time.monotonic() > self.deadline:
             return False
-        self._start_kernel()
-        if not self._ready():
+        if not self._start_kernel():
             return False
         silent = Collector([0])
         return all(self._execute(index, silent) in ("ok", "error", "timeout") for index in self.finished)
@@ -277,10 +286,11 @@ class _Run:
     def _check_cell(self, index: int) -> str:
         id = _grade_id(self.cells[index])
         question, collector = self.questions[id], Collector([100_000])
+        assert self.kernel
         server = judging.Server(
             question,
             self.cases[id],
-            self.listener,
+            self.kernel.offer,
             case_seconds=min(question.seconds, self.limits.case_seconds) * self._stretch(),
             deadline=self._cell_deadline(),
             own_lines=self.own_lines,
@@ -394,39 +404,3 @@ def _partial(outputs: list[dict[str, Any]], maximum: float) -> float:
     except ValueError:
         return maximum
     return min(max(shown, 0.0), maximum) if math.isfinite(shown) else 0.0
-
-
-def _path(given: str | None) -> Path | None:
-    return Path(given) if given else None
-
-
-def end_with_parent() -> None:
-    """Clean up and end when asked to, and, on Linux, when the program that started this one has ended."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)  # PR_SET_PDEATHSIG
-
-
-def main(arguments: list[str]) -> int:
-    """Read IN.json, run, write OUT.json."""
-    if len(arguments) != 2:
-        print("Usage: python -m openweightlab.grading.run IN.json OUT.json", file=sys.stderr)
-        return 2
-    end_with_parent()
-    given = json.loads(Path(arguments[0]).read_text("utf-8"))
-    record = run(
-        nbformat.from_dict(given["notebook"]),
-        given["module"],
-        seed=given["seed"],
-        limits=Limits(**given.get("limits", {})),
-        sandbox=given.get("sandbox", "auto"),
-        judges_dir=Path(given["judges_dir"]),
-        workdir=_path(given.get("workdir")),
-        cases_dir=_path(given.get("cases_dir")),
-    )
-    judging.write_whole(Path(arguments[1]), record.to_json().encode())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

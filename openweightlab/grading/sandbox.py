@@ -1,73 +1,127 @@
-"""What the student's process can see and use: bubblewrap where it works, a private folder where it doesn't.
+"""What the student's process can see and use, in levels; the strongest that works here is taken.
 
-Inside bubblewrap there are the system's libraries, this Python with its packages and the package
-`openweightlab`, all read-only, an empty home and no network; judges, solutions, gradebook and other
-submissions are not there at all.
+- `cgroup+bubblewrap`: as the next, and the kernel itself bounds memory and processes of the whole submission.
+- `bubblewrap`: the system's libraries, this Python with its packages and the package `openweightlab`, all
+  read-only, an empty home and no network; judges, solutions, gradebook and other submissions are not there.
+- `landlock`: the same files and no others may be opened, no connection made, no other process touched; for
+  containers, where bubblewrap has no namespaces to use. Paths are denied there, not hidden.
+
+confine.py holds what the process does to itself, at every level.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+
+from . import cgroups
 
 PACKAGE = Path(__file__).resolve().parents[1]
 INSIDE_HOME = "/student"
 INSIDE_KIT = "/kit"
-TMPFS_BYTES = str(2**30)
+INSIDE_SOCKETS = "/io"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/sys/devices/system/cpu")
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts", "localtime", "timezone")
+READABLE = ("/dev/random", "/dev/urandom", "/proc")
+LEVELS = ("cgroup+bubblewrap", "bubblewrap", "landlock")
+WITHOUT = "none (switched off)"
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """One way to start the kernel: `arguments` come before its command line (none without a sandbox)."""
+    """One level: `walls` are "bubblewrap", "landlock" or "none"; `command` is bubblewrap's with its user."""
 
     name: str
-    isolated: bool
-    arguments: tuple[str, ...] = ()
+    walls: str = "none"
+    command: tuple[str, ...] = ()
+    groups: cgroups.Parent | None = field(default=None, compare=False)
+
+    @property
+    def isolated(self) -> bool:
+        return self.walls != "none"
 
 
 def choose(wanted: str = "auto") -> Sandbox:
-    """The sandbox to use: "auto" takes bubblewrap where it works, "bubblewrap" insists, "none" goes without.
+    """The sandbox to use: "auto" takes the strongest that works, a level's name insists, "none" goes without.
 
     Raises:
         ValueError: another word.
-        RuntimeError: bubblewrap is wanted and doesn't work here.
+        RuntimeError: it doesn't work here, or none does.
     """
-    if wanted not in ("auto", "bubblewrap", "none"):
-        raise ValueError(f'sandbox must be "auto", "bubblewrap" or "none", not {wanted!r}')
     if wanted == "none":
-        return Sandbox("none (switched off)", False)
-    found = probe()
-    if wanted == "bubblewrap" and not found.isolated:
-        raise RuntimeError(f"A sandbox was asked for, but there is {found.name}")
-    return found
+        return Sandbox(WITHOUT)
+    if wanted not in ("auto", *LEVELS):
+        known = ", ".join(f'"{level}"' for level in ("auto", *LEVELS, "none"))
+        raise ValueError(f"sandbox must be one of {known}, not {wanted!r}")
+    for level in LEVELS if wanted == "auto" else (wanted,):
+        found = attempt(level)
+        if isinstance(found, Sandbox):
+            return found
+    raise RuntimeError(refusal(wanted))
+
+
+def refusal(wanted: str = "auto") -> str:
+    """Why there is no sandbox to grade in, and what to do."""
+    levels = LEVELS if wanted == "auto" else (wanted,)
+    reasons = "; ".join(f"{level}: {attempt(level)}" for level in levels)
+    return (
+        f"Students' code is not run without a sandbox, and none works here. {reasons}. Install bubblewrap, "
+        "or grade on Linux 6.12 or newer, or, if you trust everybody's code, say --no-sandbox"
+    )
 
 
 @cache
+def attempt(level: str) -> Sandbox | str:
+    """A level's sandbox, tried out on this machine; or why it doesn't work."""
+    if level == "landlock":
+        return _landlock()
+    if level == "bubblewrap":
+        return _bubblewrap()
+    walls = attempt("bubblewrap")
+    if isinstance(walls, str):
+        return walls
+    groups = cgroups.find()
+    return groups if isinstance(groups, str) else Sandbox(level, walls.walls, walls.command, groups)
+
+
 def probe() -> Sandbox:
-    """The strongest sandbox that starts on this machine; its name says why when that is none."""
+    """The strongest sandbox that works on this machine; its name says why when that is none."""
+    found = [attempt(level) for level in LEVELS]
+    return next((box for box in found if isinstance(box, Sandbox)), Sandbox(f"none ({found[1]}; {found[2]})"))
+
+
+def _landlock() -> Sandbox | str:
+    if sys.platform != "linux":
+        return "Landlock is Linux's"
+    from . import confine
+
+    if confine.landlock_abi() < confine.NEEDED_ABI:
+        return f"Landlock's version here is {confine.landlock_abi()}, {confine.NEEDED_ABI} is needed"
+    if os.getuid() == 0:
+        return "Landlock does not bind root: grade as an ordinary user"
+    return Sandbox("landlock", "landlock")
+
+
+def _bubblewrap() -> Sandbox | str:
     path = shutil.which("bwrap")
     if not path:
-        return Sandbox("none (bubblewrap not installed)", False)
+        return "bubblewrap is not installed"
     said = ""
-    for user in _user_namespaces(path):
-        arguments = (path, *user, *_namespaces())
-        test = [*arguments, *_mounts_of_system(path), "--", "/bin/sh", "-c", "exit 0"]
+    for user in _user_namespaces():
+        test = [path, *user, *_namespaces(), *_mounts_of_system("/proc"), "--", "/bin/sh", "-c", "exit 0"]
         done = subprocess.run(test, capture_output=True, text=True, timeout=30)
         if done.returncode == 0:
-            return Sandbox("bubblewrap", True, arguments)
+            return Sandbox("bubblewrap", "bubblewrap", (path, *user))
         said = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
-    return Sandbox(f"none (bubblewrap does not start here: {said[:160]})", False)
+    return f"bubblewrap does not start here: {said[:160]}"
 
 
-def _user_namespaces(path: str) -> list[tuple[str, ...]]:
-    """Ways to drop privileges, strongest first; the last works where only root may make namespaces."""
-    mapped = ("--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL")
-    return [(*mapped, "--disable-userns"), mapped, ("--cap-drop", "ALL")]
+def _user_namespaces() -> list[tuple[str, ...]]:
+    """Ways to drop privileges; the last works where only root may make namespaces."""
+    return [("--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"), ("--cap-drop", "ALL")]
 
 
 def _namespaces() -> tuple[str, ...]:
@@ -84,37 +138,54 @@ def _can_size(path: str) -> bool:
     )
 
 
-def _tmpfs(path: str, place: str) -> list[str]:
-    return [*(("--size", TMPFS_BYTES) if _can_size(path) else ()), "--tmpfs", place]
-
-
-def _mounts_of_system(path: str) -> list[str]:
-    """System libraries, fonts, and fresh /proc, /dev, /tmp and home."""
+def _mounts_of_system(proc: str) -> list[str]:
+    """System libraries, fonts, and fresh /dev, /tmp and home; /proc is new, or is left for later to cover."""
     mounts = []
     for place in SYSTEM:
         link = os.readlink(place) if os.path.islink(place) else None
         mounts += ["--symlink", link, place] if link else ["--ro-bind-try", place, place]
     for name in ETC:
         mounts += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    mounts += ["--proc", "/proc", "--dev", "/dev"]
-    for place in ("/dev/shm", "/tmp", INSIDE_HOME):
-        mounts += _tmpfs(path, place)
-    return mounts
+    mounts += ["--proc", "/proc"] if proc == "/proc" else ["--bind", "/proc", "/proc"]
+    return [*mounts, "--dev", "/dev", "--tmpfs", "/tmp", "--dir", INSIDE_HOME]
 
 
-def command(sandbox: Sandbox, inner: list[str], *, shared: Path, hidden: Path) -> list[str]:
-    """The full command line: `inner` in the sandbox, where `shared` can be written and `hidden` is absent."""
-    if not sandbox.isolated:
+def command(
+    box: Sandbox, inner: list[str], *, sockets: Path, hidden: Path, warm: bool, disk_mib: int
+) -> list[str]:
+    """The full command line: `inner` behind bubblewrap's walls, if those are the sandbox's.
+
+    `sockets` can be written inside as INSIDE_SOCKETS, `hidden` is absent. A warm process may make
+    namespaces and a /proc for each process that it forks; a process for one submission alone may not.
+    """
+    if box.walls != "bubblewrap":
         return inner
-    path = sandbox.arguments[0]
+    mounts = _mounts_of_system("later" if warm else "/proc")
+    for place in ("/dev/shm", "/tmp", INSIDE_HOME) if not warm else ():
+        mounts += [
+            *(("--size", str(disk_mib * 2**20)) if _can_size(box.command[0]) else ()),
+            "--tmpfs",
+            place,
+        ]
     pythons = [*python_folders(), *extra_packages()]
-    mounts = [part for folder in pythons for part in ("--ro-bind", folder, folder)]
+    mounts += [part for folder in pythons for part in ("--ro-bind", folder, folder)]
     if any(_within(str(hidden), place) for place in (*SYSTEM, *pythons)):  # e.g. a course under /usr/local
         mounts += ["--tmpfs", str(hidden)]
         mounts += [part for f in pythons if _within(f, str(hidden)) for part in ("--ro-bind", f, f)]
     mounts += ["--ro-bind", str(PACKAGE), f"{INSIDE_KIT}/{PACKAGE.name}"]
-    mounts += ["--bind", str(shared), str(shared)]
-    return [*sandbox.arguments, *_mounts_of_system(path), *mounts, "--chdir", INSIDE_HOME, "--", *inner]
+    mounts += ["--bind", str(sockets), INSIDE_SOCKETS, "--chdir", "/"]
+    return [*box.command, *_namespaces(), *mounts, "--", *inner]
+
+
+def readable() -> list[str]:
+    """What a process under Landlock may read and run."""
+    etc = [f"/etc/{name}" for name in ETC]
+    return [*SYSTEM, *etc, *READABLE, *python_folders(), *extra_packages(), str(PACKAGE)]
+
+
+def shows(hidden: Path) -> bool:
+    """Whether a folder lies inside one that every student's process may read."""
+    return any(_within(str(hidden), place) for place in (*SYSTEM, *python_folders(), *extra_packages()))
 
 
 def _within(path: str, folder: str) -> bool:
@@ -142,27 +213,27 @@ def extra_packages() -> list[str]:
     return [folder for folder in folders if not any(_within(folder, place) for place in known)]
 
 
-def environment(sandbox: Sandbox, *, home: Path, judge: Path, threads: int) -> dict[str, str]:
+def environment(box: Sandbox, *, home: str, threads: int) -> dict[str, str]:
     """Environment variables of the student's process; nothing of the grader's own environment gets there."""
-    place = INSIDE_HOME if sandbox.isolated else str(home)
-    kit = INSIDE_KIT if sandbox.isolated else str(PACKAGE.parent)
+    kit = INSIDE_KIT if box.walls == "bubblewrap" else str(PACKAGE.parent)
     own = {
-        "HOME": place,
+        "HOME": home,
         "USER": "student",
         "LOGNAME": "student",
         "PATH": os.pathsep.join([os.path.dirname(sys.executable), "/usr/local/bin", "/usr/bin", "/bin"]),
         "LANG": "C.UTF-8",
-        "IPYTHONDIR": f"{place}/.ipython",
-        "JUPYTER_RUNTIME_DIR": f"{place}/.jupyter",
-        "MPLCONFIGDIR": f"{place}/.matplotlib",
-        "HF_HOME": f"{place}/.hf",
+        "TMPDIR": "/tmp" if box.walls == "bubblewrap" else home,
+        "IPYTHONDIR": f"{home}/.ipython",
+        "JUPYTER_RUNTIME_DIR": f"{home}/.jupyter",
+        "MPLCONFIGDIR": f"{home}/.matplotlib",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "HF_HOME": f"{home}/.hf",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "CUDA_VISIBLE_DEVICES": "",
         "NBGRADER_EXECUTION": "autograde",
-        "OWL_JUDGE": str(judge),
-        "OWL_STATE": f"{place}/.owl",
+        "OWL_STATE": f"{home}/.owl",
         "PYTHONPATH": os.pathsep.join([kit, *extra_packages()]),
         "PYTHONSAFEPATH": "1",
         "PYTHONNOUSERSITE": "1",
