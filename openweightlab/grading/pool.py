@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, Self, TypedDict
@@ -313,19 +314,18 @@ def _now() -> str:
 
 
 class LocalPool:
-    """An Executor on this machine: so many threads, each with a worker process of its own."""
+    """An Executor on this machine: so many threads, each of which asks a worker process of its own."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
-        self._todo: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Done | BaseException] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(jobs)
         self._workers = [Worker() for _ in range(jobs)]
-        self._threads = [threading.Thread(target=self._work, args=[worker]) for worker in self._workers]
+        self._free: queue.LifoQueue[Worker] = queue.LifoQueue()  # first those that have their imports
+        self._running: set[Future[Done]] = set()
+        for worker in self._workers:
+            self._free.put(worker)
 
     def __enter__(self) -> Self:
-        for worker, thread in zip(self._workers, self._threads, strict=True):
-            worker.start()
-            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -333,44 +333,33 @@ class LocalPool:
 
     def run(self, orders: Iterable[Order]) -> Iterator[Done]:
         """Each order once with its record, in the order in which they are done; see Executor."""
-        waiting = 0
         for order in orders:
-            self._todo.put(order)
-            waiting += 1
-            while waiting > AHEAD * self.jobs or (waiting and not self._done.empty()):
-                yield self._next()
-                waiting -= 1
-        while waiting:
-            yield self._next()
-            waiting -= 1
+            self._running.add(self._threads.submit(self._grade, order))
+            yield from self._finished(None if len(self._running) >= AHEAD * self.jobs else 0)
+        while self._running:
+            yield from self._finished(None)
 
-    def _next(self) -> Done:
-        done = self._done.get()
-        if isinstance(done, BaseException):
-            raise done
-        return done
+    def _grade(self, order: Order) -> Done:
+        worker = self._free.get()
+        try:
+            return worker.grade(order)
+        finally:
+            self._free.put(worker)
 
-    def _work(self, worker: Worker) -> None:
-        with worker:
-            try:
-                while order := self._todo.get():
-                    self._done.put(worker.grade(order))
-            except Closed:
-                return
-            except BaseException as error:
-                self._done.put(error)
+    def _finished(self, seconds: float | None) -> Iterator[Done]:
+        for future in wait(self._running, seconds, FIRST_COMPLETED).done:
+            self._running.discard(future)
+            yield future.result()
 
     def close(self) -> list[Done]:
         """End the workers with all that they started; what was done and not yet handed out."""
-        closing = [threading.Thread(target=worker.close) for worker in self._workers]
-        for thread in closing:
-            thread.start()
-        for _ in self._threads:
-            self._todo.put(None)
-        for thread in (*closing, *self._threads):
-            thread.join()
-        left = [self._done.get() for _ in range(self._done.qsize())]
-        return [done for done in left if isinstance(done, Done)]
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with ThreadPoolExecutor(self.jobs) as closing:
+            list(closing.map(Worker.close, self._workers))
+        self._threads.shutdown()
+        done = [future for future in self._running if not (future.cancelled() or future.exception())]
+        self._running.clear()
+        return [future.result() for future in done]
 
 
 class _Here:
