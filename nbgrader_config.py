@@ -4,13 +4,14 @@ import os
 import sysconfig
 
 from nbgrader.converters import Autograde, GenerateAssignment
-from nbgrader.preprocessors import Execute, SaveAutoGrades
+from nbgrader.preprocessors import Execute, SaveCells
 from nbgrader.validator import Validator
 
 from openweightlab.grading.autograde import install
 from openweightlab.grading.feedback import SafeHTMLExporter, clean_markdown
 from openweightlab.grading.gradeids import UseOwlCheck, allow_dots
-from openweightlab.grading.preprocessor import Explain, Judge
+from openweightlab.grading.keepmarks import KeepMarks
+from openweightlab.grading.preprocessor import Judge
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
 
@@ -26,7 +27,10 @@ c.CourseDirectory.autograded_directory = "autograded"
 c.CourseDirectory.feedback_directory = "feedback"
 
 # What students get. nbgrader's own check allows no dot in a grade_id, and our questions are numbered Q1.3.
-c.GenerateAssignment.preprocessors = allow_dots(GenerateAssignment.preprocessors.default())
+# nbgrader's own SaveCells refuses other questions once there are submissions; KeepMarks takes them.
+c.GenerateAssignment.preprocessors = allow_dots(
+    [KeepMarks if step is SaveCells else step for step in GenerateAssignment.preprocessors.default()]
+)
 Validator.preprocessors.tag(config=True)  # nbgrader forgot to
 c.Validator.preprocessors = [UseOwlCheck, *allow_dots(Validator.preprocessors.default())]
 c.ClearSolutions.code_stub = {
@@ -34,13 +38,12 @@ c.ClearSolutions.code_stub = {
 }
 c.ClearSolutions.text_stub = "*Write your answer here, in place of this line.*"
 
-# Autograding: our judge takes the place of Execute, which would let the student's kernel score itself, and
-# Explain tells in a comment why something could not be graded. Assignments without a judge go nbgrader's way.
+# Autograding: our judge takes the place of Execute, which would let the student's kernel score itself.
+# Assignments without a judge go nbgrader's way.
 # `install` makes "autograde", here and in formgrader, take renamed, nested, damaged and changed submissions.
-OURS = {Execute: [Judge], SaveAutoGrades: [SaveAutoGrades, Explain]}
 c.Autograde.sanitize_preprocessors = allow_dots(Autograde.sanitize_preprocessors.default())
 c.Autograde.autograde_preprocessors = allow_dots(
-    [step for stock in Autograde.autograde_preprocessors.default() for step in OURS.get(stock, [stock])]
+    [Judge if step is Execute else step for step in Autograde.autograde_preprocessors.default()]
 )
 install()
 

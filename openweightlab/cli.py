@@ -36,9 +36,34 @@ def build_parser() -> argparse.ArgumentParser:
     grade.add_argument("module")
     grade.add_argument("--submissions", required=True, metavar="DIR", help="one folder a student")
     grade.add_argument("--json", required=True, metavar="FILE", help="gets one row a submission")
+    grade.add_argument("--jobs", type=int, default=1, metavar="N", help="run so many at a time, 1 GB each")
+    grade.add_argument("--scheduler", metavar="ADDRESS", help="run them on this Dask cluster, such as tcp://…")
     grade.add_argument("--gradebook", metavar="URL", help="in place of the course's gradebook.db")
     grade.add_argument("--no-sandbox", action="store_true", help="run students' code unprotected")
     grade.add_argument("--force", action="store_true", help="run again what has a record, too")
+
+    collect = command(
+        "collect", "openweightlab.grading.collect:main", "put a platform's download into grading's layout"
+    )
+    collect.add_argument("archive", help="Canvas's or Moodle's zip, or a folder of downloads")
+    collect.add_argument("module")
+    collect.add_argument("--into", required=True, metavar="DIR", help="gets one folder a student")
+    collect.add_argument("--roster", metavar="CSV", help="the students' ids: id,name,email or an export")
+    collect.add_argument("--late-from", metavar="CSV", help="the platform's times of handing in")
+    collect.add_argument("--timezone", metavar="ZONE", help="of times without one, such as Europe/Madrid")
+    collect.add_argument("--json", metavar="FILE", help="gets a row for each student and unplaced file")
+
+    report = command("report", "openweightlab.grading.report:main", "marks, item analysis, exports of marks")
+    report.add_argument("module")
+    report.add_argument("--html", metavar="FILE", help="gets the report as a page")
+    report.add_argument("--csv", metavar="FILE", help="gets the marks")
+    report.add_argument("--format", choices=["plain", "canvas", "moodle"], default="plain", help="of --csv")
+    report.add_argument("--all", action="store_true", help="in canvas and moodle: marks not final, too")
+    report.add_argument("--column", default="", help='Canvas\'s title of the mark, as in "The bench (1234)"')
+    report.add_argument("--student", metavar="NAME", help="only what this student's mark rests on")
+    report.add_argument("--submissions", metavar="DIR", help="where students handed in, if not in submitted/")
+    report.add_argument("--gradebook", metavar="URL", help="in place of the course's gradebook.db")
+    report.add_argument("--roster", metavar="CSV", help="the class's list, as for owl collect")
 
     atlas = command(
         "atlas", "openweightlab.atlas_table:main", "real models: sizes, memory, licences, sources"

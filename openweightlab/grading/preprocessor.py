@@ -6,24 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode, v4
-from nbgrader.api import Gradebook
-from nbgrader.preprocessors import Execute, NbGraderPreprocessor
+from nbgrader.preprocessors import Execute
 from traitlets import Dict, Enum
 
-from . import records
+from . import records, sandbox
 from .course import CONFIG, Course, CourseError
 from .normalise import Normalised
 from .run import Limits, Record
 
-Resources = dict[str, Any]
 WEAK = "This test runs among the student's own code, which could have changed it."
 
 
 class Judge(Execute):
-    """Scores a module's notebook by its record and writes trusted outputs into it.
+    """How the course's settings say that submissions are judged: `c.Judge.sandbox` and `c.Judge.limits`.
 
-    nbgrader reads the points off the check cells as it would after executing them: each holds one result, the
-    points as a number, with an explanation beside it. Assignments without a judge are executed by nbgrader.
+    CourseAutograde judges the modules; this executes, as nbgrader does, assignments without a judge.
     """
 
     sandbox = Enum(
@@ -37,27 +34,23 @@ class Judge(Execute):
         '{"cell_seconds": 120, "memory_mib": 8192}.',
     ).tag(config=True)
 
-    def preprocess(
-        self, nb: NotebookNode, resources: Resources, km: Any = None
-    ) -> tuple[NotebookNode, Resources]:
-        """Find the submission's record, or make it, and show it in the notebook."""
-        if "owl" not in resources:
-            return super().preprocess(nb, resources, km)
-        task = self.task(nb, **resources["owl"]["task"])
-        record = records.obtain(task, fresh=resources["owl"]["fresh"])
-        show(nb, record)
-        kept = nb.metadata["owl_grading"]
-        kept |= {"record": records.digest(record), "key": task.key}
-        say = self.log.info if record.status == "graded" else self.log.warning
-        about = task.student, record.status, record.points, ", ".join(kept["flags"]) or "none", record.reason
-        say("%s: %s, %g points, flags: %s. %s", *about)
-        return nb, resources
-
     def task(self, nb: NotebookNode, root: str, module: str, student: str) -> records.Task:
         """The grading task that a normalised notebook stands for, under this judge's settings."""
         kept = nb.metadata["owl_grading"]
         submission = Normalised(nb, tuple(kept["flags"]), kept["status"], kept["reason"])
         return records.Task(Course(Path(root)), module, student, submission, self.sandbox, self._limits())
+
+    def check(self) -> None:
+        """Find out whether submissions can be run under these settings, before any is.
+
+        Raises:
+            CourseError: there is no such sandbox here, or a limit that doesn't exist.
+        """
+        self._limits()
+        try:
+            sandbox.choose(self.sandbox)
+        except RuntimeError as error:
+            raise CourseError(f"{error} (c.Judge.sandbox is {self.sandbox!r})") from None
 
     def _limits(self) -> Limits:
         try:
@@ -65,28 +58,6 @@ class Judge(Execute):
         except TypeError:
             known = ", ".join(field.name for field in fields(Limits))
             raise CourseError(f"c.Judge.limits in {CONFIG} is {self.limits}; it may have: {known}") from None
-
-
-class Explain(NbGraderPreprocessor):
-    """Says in the gradebook, on each answer that it cost points, why a run was not possible or not whole.
-
-    Comes after SaveAutoGrades, which would say "No response".
-    """
-
-    def preprocess(self, nb: NotebookNode, resources: Resources) -> tuple[NotebookNode, Resources]:
-        """Write the reason, if there is one, as a comment on every answer that it cost points."""
-        reason = nb.metadata.get("owl_grading", {}).get("reason", "")
-        if "owl" not in resources or not reason:
-            return nb, resources
-        about = resources["nbgrader"]
-        with Gradebook(about["db_url"]) as gradebook:
-            for cell in nb.cells:
-                marks = cell.metadata.get("nbgrader", {})
-                if marks.get("solution") and marks.get("grade_id") not in nb.metadata["owl_grading"]["whole"]:
-                    where = (marks["grade_id"], about["notebook"], about["assignment"], about["student"])
-                    gradebook.find_comment(*where).auto_comment = reason
-            gradebook.db.commit()
-        return nb, resources
 
 
 def show(nb: NotebookNode, record: Record) -> None:

@@ -7,9 +7,6 @@ import hashlib
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
@@ -18,14 +15,14 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from . import sandbox as boxes
 from .course import Course
 from .normalise import Normalised
+from .pool import Done, Order, run_here, unmarked
 from .run import Limits, Record, versions
 
 PACKAGE = Path(__file__).resolve().parents[1]
-FORMAT = 1  # of the files and of the key
-GRACE_SECONDS = 300  # beyond the notebook's own limit, before a run itself is given up
+FORMAT = 2  # of the files and of the key
+TIMES = ("seconds", "peak_mib")  # what differs when the same submission is run again
 
 
 @dataclass(frozen=True)
@@ -40,24 +37,47 @@ class Task:
     limits: Limits = field(default_factory=Limits)
 
     @cached_property
-    def key(self) -> str:
-        """SHA-256 of the submission, the judge, the questions, seed, limits, sandbox and versions."""
-        parts = {
+    def parts(self) -> dict[str, Any]:
+        """What the marks depend on; of the sandbox only whether one is wanted, not which a machine has."""
+        return {
             "format": FORMAT,
-            "cells": _cells(self.submission.notebook),
+            "cells": _hash(_cells(self.submission.notebook)),
             "cannot be run": [self.submission.status, self.submission.reason],
             "sources": _sources(self.course.judges_dir, self.module),
             "seed": self.course.seed(),
             "limits": asdict(self.limits),
-            "sandbox": boxes.choose(self.sandbox).name,
+            "sandbox": "none" if self.sandbox == "none" else "auto",
             "versions": versions(),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of all that the marks depend on."""
+        return _hash(self.parts)
 
     @property
     def path(self) -> Path:
         """Where the record is kept."""
         return self.course.store / "records" / self.module / self.student / f"{self.key[:32]}.json"
+
+    @property
+    def order(self) -> Order:
+        """The task as plain data, for a worker."""
+        return Order(
+            student=self.student,
+            key=self.key,
+            notebook=self.submission.notebook,
+            module=self.module,
+            seed=self.course.seed(),
+            limits=asdict(self.limits),
+            sandbox=self.sandbox,
+            judges_dir=str(self.course.judges_dir),
+            cases_dir=str(self.course.store / "cases"),
+        )
+
+
+def _hash(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _cells(notebook: NotebookNode) -> list[Any]:
@@ -93,17 +113,34 @@ def _sources(judges_dir: Path, module: str) -> str:
 
 def load(path: Path) -> Record | None:
     """A record, or None where there is none or what is there is not whole."""
+    return _load(path)[0]
+
+
+def audit(path: Path) -> dict[str, Any]:
+    """What is kept beside a record, for whoever must answer for a mark; {} where there is no whole record.
+
+    "key" and "parts" (what it is a hash of: seed, limits, versions, hashes of judge and questions), "answers"
+    (the student's cells as they were run), "flags" of the hand-in, and of the run "machine", "pid",
+    "started", "ended", "troubles" and "log" (see pool.Done).
+    """
+    return _load(path)[1]
+
+
+def _load(path: Path) -> tuple[Record | None, dict[str, Any]]:
     try:
         kept = json.loads(path.read_text("utf-8"))
-        return Record(**kept["record"]) if kept["sha256"] == digest(kept["record"]) else None
+        if kept["sha256"] == digest(kept["record"]):
+            return Record(**kept["record"]), dict(kept["audit"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        pass
+    return None, {}
 
 
-def save(path: Path, record: Record) -> None:
-    """Write a record whole: to a temporary file, to the disk, then under its name."""
+def save(path: Path, record: Record, about: dict[str, Any] | None = None) -> None:
+    """Write a record whole: to a temporary file, to the disk, then under its name; `about` is its audit."""
     body = asdict(record)
-    write_whole(path, json.dumps({"sha256": digest(body), "record": body}, sort_keys=True, indent=1))
+    kept = {"sha256": digest(body), "record": body, "audit": about or {}}
+    write_whole(path, json.dumps(kept, sort_keys=True, indent=1))
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -123,96 +160,56 @@ def write_whole(path: Path, text: str) -> None:
 
 def digest(record: Record | dict[str, Any]) -> str:
     """SHA-256 of a record's content."""
-    body = asdict(record) if isinstance(record, Record) else record
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return _hash(asdict(record) if isinstance(record, Record) else record)
+
+
+def canonical(record: Record) -> bytes:
+    """A record's content without its times: the same bytes whenever the same submission is run.
+
+    >>> once, again = Record("01_moe", seconds=2.5, peak_mib=700.0), Record("01_moe", seconds=3.1)
+    >>> canonical(once) == canonical(again)
+    True
+    """
+    body = {name: value for name, value in asdict(record).items() if name not in TIMES}
+    return json.dumps(body, sort_keys=True, indent=1).encode()
+
+
+def kept(task: Task) -> Record | None:
+    """The task's record, if it is there and not of a run that the machine failed."""
+    record = load(task.path)
+    return record if record and "infrastructure" not in record.flags else None
+
+
+def keep(task: Task, done: Done) -> Record:
+    """Write down what came of a task, with its audit; the task's record.
+
+    A run that the machine failed (flag "infrastructure") never takes a record's place.
+    """
+    found = kept(task) if "infrastructure" in done.record.flags else None
+    if found:
+        return found
+    answers = {
+        cell.metadata.nbgrader.grade_id: cell.source
+        for cell in task.submission.notebook.cells
+        if cell.metadata.get("nbgrader", {}).get("solution")
+    }
+    about = {"key": task.key, "parts": task.parts, "answers": answers, "flags": task.submission.flags}
+    save(task.path, done.record, about | done.audit)
+    return done.record
 
 
 def obtain(task: Task, *, fresh: bool = False) -> Record:
-    """The submission's record: the one kept, else (or if `fresh`) from a run, which is then kept.
-
-    A run that the machine failed (flag "infrastructure") is kept too, yet made again next time.
-    """
-    path = task.path
-    kept = None if fresh else load(path)
-    if kept and "infrastructure" not in kept.flags:
-        return kept
-    record = judge(task) if not task.submission.status else ungraded(task)
-    save(path, record)
-    return record
+    """The submission's record: the one kept, else (or if `fresh`) from a run here, which is then kept."""
+    found = None if fresh else kept(task)
+    if found:
+        return found
+    return keep(
+        task, Done(task.order, ungraded(task), {}) if task.submission.status else run_here(task.order)
+    )
 
 
 def ungraded(task: Task, status: str = "", reason: str = "", flags: tuple[str, ...] = ()) -> Record:
     """Zero points, with the reason, for what can't be run."""
     status, reason = status or task.submission.status, reason or task.submission.reason
-    points = {
-        cell.metadata.nbgrader.grade_id: float(cell.metadata.nbgrader.points)
-        for cell in task.submission.notebook.cells
-        if cell.metadata.get("nbgrader", {}).get("grade") and not cell.metadata.nbgrader.get("solution")
-    }
-    questions = {
-        id: {"points": 0.0, "max_points": most, "error": reason, "cases": []} for id, most in points.items()
-    }
-    outputs: list[list[dict[str, Any]]] = [[] for _ in task.submission.notebook.cells]
-    common = {"seed": task.course.seed(), "versions": versions(), "flags": list(flags), "outputs": outputs}
-    return Record(task.module, status, reason, questions, **common)  # type: ignore[arg-type]
-
-
-def judge(task: Task) -> Record:
-    """Run a submission in a process of its own, whose event loop or crash is nobody else's matter."""
-    with tempfile.TemporaryDirectory(prefix="owl-") as folder:
-        given, made = Path(folder, "in.json"), Path(folder, "out.json")
-        order = {
-            "notebook": task.submission.notebook,
-            "module": task.module,
-            "seed": task.course.seed(),
-            "limits": asdict(task.limits),
-            "sandbox": task.sandbox,
-            "judges_dir": str(task.course.judges_dir),
-            "cases_dir": str(task.course.store / "cases"),
-        }
-        given.write_text(json.dumps(order), "utf-8")
-        trouble = _call(
-            [sys.executable, "-m", f"{__package__}.run", str(given), str(made)], folder, task.limits
-        )
-        try:
-            return Record(**json.loads(made.read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
-            reason = f"the grader itself failed, this is not the student's fault: {trouble}"
-            return ungraded(task, "crashed", reason, ("infrastructure",))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a run to clean up and end; make it, if it won't."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _call(command: list[str], folder: str, limits: Limits) -> str:
-    """Run the judging process to its end; what it said last, when that is of interest."""
-    path = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(path)}
-    with open(Path(folder, "log"), "w+b") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(limits.notebook_seconds * limits.max_stretch + GRACE_SECONDS)
-            said = f"exit status {code}"
-        except subprocess.TimeoutExpired:
-            said = "it did not end"
-        finally:
-            _end(process)
-        log.seek(max(0, log.tell() - 2000))
-        lines = log.read().decode("utf-8", errors="replace").strip().splitlines()
-    return f"{said}; {lines[-1][:300]}" if lines else said
+    notebook, seed = task.submission.notebook, task.course.seed()
+    return unmarked(notebook, task.module, seed, status, reason, list(flags))

@@ -1,0 +1,203 @@
+"""`owl report`: a module's marks, what they say about its questions, and what to look at by hand."""
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from . import exports, reportpage, similarity
+from .course import CourseError, find_course
+from .findings import Findings, work_out
+from .records import write_whole
+from .results import Answer, ClassResults, Result, gather
+from .similarity import Pair
+
+WIDTH = 100
+BAR = 40  # characters of the longest bar
+BINS = 10
+
+
+def main(args: argparse.Namespace) -> int:
+    """Exit status: 0, or 2 when there is nothing to report on or a file can't be written."""
+    try:
+        submissions = Path(args.submissions).resolve() if args.submissions else None
+        places = {"submissions": submissions, "roster": Path(args.roster).resolve() if args.roster else None}
+        found = gather(find_course(), args.module, url=args.gradebook, **places)
+        if args.student:
+            print(audit(found, args.student))
+            return 0
+        findings = work_out(found)
+        print(text(findings))
+        if args.html:
+            write_whole(Path(args.html), reportpage.page(findings))
+        if args.csv:
+            exports.write(found, Path(args.csv), args.format, args.all, args.column)
+            print(f"\n{_exported(found, args)}")
+    except CourseError as error:
+        print(f"owl report: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"owl report: {error.filename or 'a file'} can't be written: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _exported(found: ClassResults, args: argparse.Namespace) -> str:
+    """What went into the file, and what was left empty in it."""
+    open_ = [result for result in found.results if not result.final]
+    told = f"{len(found.results)} students in {args.csv}"
+    if args.format == "plain" or args.all or not open_:
+        return f"{told}."
+    return f"{told}; {len(open_)} marks that are not final were left empty (--all writes them, too)."
+
+
+def text(findings: Findings) -> str:
+    """The report for a terminal."""
+    found = findings.found
+    states = ", ".join(f"{count} {state}" for state, count in findings.states.items())
+    head = [f"{found.module}: {len(found.results)} students ({states}), {found.most:g} points"]
+    parts = [
+        [*head, *_marks(findings.marks, found.most)],
+        _section("Questions", _items(findings)),
+        _section("Probably our fault: most who answered fail the same case", _failures(findings)),
+        _section("To look at by hand", [f"{_name(who)}: {why}" for who, why in findings.look]),
+        _section("Alike", _pairs(findings)),
+    ]
+    return "\n\n".join("\n".join(map(shown, part)) for part in parts if part)
+
+
+def shown(line: str) -> str:
+    """A line fit for terminals: names and reasons may hold control characters.
+
+    >>> shown("ada\\x1b[2J")
+    'ada?[2J'
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
+def _name(student: str) -> str:
+    return student or "the class"
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    wrapped = [
+        part
+        for line in lines
+        for part in textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="      ") or [""]
+    ]
+    return [title, *wrapped] if wrapped else []
+
+
+def _marks(marks: np.ndarray, most: float) -> Iterator[str]:
+    """Summary and distribution of the final marks."""
+    if not len(marks):
+        yield "No mark is final yet."
+        return
+    low, middle, high = np.percentile(marks, [25, 50, 75])
+    yield (
+        f"{len(marks)} final marks: mean {marks.mean():.1f}, median {middle:g}, "
+        f"middle half {low:g} to {high:g}, lowest {marks.min():g}, highest {marks.max():g}"
+    )
+    counts, edges = np.histogram(marks, BINS, (0, max(most, marks.max())))
+    for count, start, end in zip(counts, edges, edges[1:], strict=False):
+        yield f"  {start:5.1f} to {end:5.1f}  {'█' * round(BAR * count / counts.max())} {count}"
+
+
+def _items(findings: Findings) -> Iterator[str]:
+    yield f"{'':<8}{'points':>6}{'students':>10}{'difficulty':>12}{'discrimination':>16}"
+    for item in findings.items:
+        figures = f"{item.most:>6g}{item.students:>10}{_figure(item.difficulty):>12}"
+        line = f"{item.id:<8}{figures}{_figure(item.discrimination):>16}"
+        yield f"{line}  {item.title}{f' ({item.remark})' if item.remark else ''}"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _failures(findings: Findings) -> Iterator[str]:
+    for failure in findings.failures:
+        often = f"{failure.failed} of {failure.answered} ({failure.share:.0%})"
+        yield f"{failure.id}: {often} fail “{failure.case}”; most often: {failure.message}"
+
+
+def _pairs(findings: Findings) -> Iterator[str]:
+    likeness = findings.likeness
+    if not likeness.pairs:
+        return
+    yield similarity.NO_PROOF
+    yield (
+        f"Of {likeness.compared} pairs half are under {likeness.quantile(0.5):.2f}, "
+        f"99 in 100 under {likeness.quantile(0.99):.2f}; 1 means the same code, names aside."
+    )
+    yield from map(pair_in_words, likeness.pairs)
+    if likeness.left_out:
+        yield f"{likeness.left_out} more pairs are as alike."
+
+
+def pair_in_words(pair: Pair) -> str:
+    """One close pair in a line."""
+    same = f", letter for letter in {', '.join(pair.verbatim)}" if pair.verbatim else ""
+    return f"{pair.likeness:.2f}  {pair.first} and {pair.second}: {', '.join(pair.questions)}{same}"
+
+
+def audit(found: ClassResults, student: str) -> str:
+    """Everything that one student's mark rests on.
+
+    Raises:
+        CourseError: nobody of that name.
+    """
+    result = next((result for result in found.results if result.student == student), None)
+    if result is None:
+        raise CourseError(f"There is no student {student!r} in {found.module}")
+    lines = [f"{result.student}: {result.state}, {result.points:g} of {found.most:g} points"]
+    lines += [f"  {title:<10}{told}" for title, told in _facts(result) if told]
+    for id, item in found.items.items():
+        lines += _answer(id, item.title, result.answers.get(id, Answer(0.0, item.most)))
+    return "\n".join(map(shown, lines))
+
+
+def _facts(result: Result) -> Iterator[tuple[str, str]]:
+    """Title and text of each line about a submission and its record."""
+    late = f", {result.late_penalty:g} points off for that" if result.late_penalty else ""
+    yield "handed in", f"{result.handed_in} UTC{late}" if result.handed_in else ""
+    yield "pending", f"{result.pending:g} points wait for a mark by hand" if result.pending else ""
+    yield "status", result.status
+    yield "reason", result.reason
+    yield "flags", ", ".join(result.flags)
+    yield "record", str(result.path or "none")
+    yield "key", result.key
+    if result.record:
+        yield "seed", str(result.record.seed)
+        yield "sandbox", result.record.sandbox
+        yield "took", f"{result.record.seconds:g} s, at most {result.record.peak_mib:g} MiB of memory"
+        yield "versions", ", ".join(f"{name} {number}" for name, number in result.record.versions.items())
+    yield from beside(result.path)
+
+
+def beside(path: Path | None) -> Iterator[tuple[str, str]]:
+    """What else grading kept under the record's name: on which machine it ran, when, and its log."""
+    for other in sorted(path.parent.glob(f"{path.stem}.*")) if path else ():
+        if other != path and other.suffix == ".json":
+            try:
+                kept = json.loads(other.read_text("utf-8"))
+            except (OSError, ValueError):
+                continue
+            yield from (
+                ((str(key), str(value)) for key, value in kept.items()) if isinstance(kept, dict) else ()
+            )
+
+
+def _answer(id: str, title: str, answer: Answer) -> Iterator[str]:
+    """One question's lines: points, and each case in the judge's words."""
+    by = "waits for a person" if answer.pending else "by hand" if answer.by_hand else "by the judge"
+    yield f"  {id:<8}{answer.points:g} of {answer.most:g} {by}  {title}"
+    yield from [f"      {answer.error}"] if answer.error else []
+    for case in answer.cases:
+        message = f": {case.get('message')}" if case.get("message") and not case["ok"] else ""
+        yield f"      {'✓' if case['ok'] else '✗'} {case['label']}{message}"
+    yield from [f"      comment: {answer.comment}"] if answer.comment else []

@@ -1,0 +1,155 @@
+"""Submissions that are alike: where to look, never a proof.
+
+Tokens come from copydetect (MIT, github.com/blingenf/copydetect): it takes a Pygments lexer, drops comments
+and layout, writes V for every variable and F for every function, and hashes each run of K characters of what
+is left. So renaming and reordering change little. Taken instead of rapidfuzz, whose string distances see a
+reordered answer as another one, and of datasketch, whose estimates pay off with classes of tens of thousands.
+
+Two choices are ours, since short answers to small questions are alike by nature. All runs of a short answer
+are kept, not copydetect's winnowed sample, which depends on Python's random hash seed. And a run weighs
+log2((students + 1) / students who have it): what the whole class writes says nothing, what two have and
+nobody else says much. Likeness is the weighted share of runs that two have in common. All pairs are a few
+sparse products: 500 students, 124,750 pairs, take well under a second once their tokens are read.
+"""
+
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from copydetect.utils import filter_code, hashed_kgrams
+from scipy import sparse
+
+from .results import ClassResults, Result
+from .skeleton import bare
+
+K = 12  # characters of tokenised code in a run: three or four tokens
+LONGEST = 50_000  # characters of an answer that are looked at
+LEAST = 50  # runs beyond the release's own that a submission must have to be compared
+ALIKE = 0.8  # likeness from which a pair is listed
+SHOWN = 20  # pairs listed at most
+BLOCK = 256  # submissions compared with all others at a time
+BINS = 1000  # for the class's own distribution
+NO_PROOF = (
+    "Likeness is no proof of copying: short answers to the same question come out alike, and so does code "
+    "from the same book or assistant. Read both notebooks, and hear both students, before you conclude."
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two submissions; likeness goes from 0 to 1."""
+
+    first: str
+    second: str
+    likeness: float
+    questions: tuple[str, ...]  # in which they are alike
+    verbatim: tuple[str, ...]  # of these, equal letter for letter
+    others: float  # how many more students have the same code, in the median
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """The most alike pairs, those hardest to explain first, and what is usual in this class."""
+
+    students: int = 0
+    pairs: tuple[Pair, ...] = ()
+    left_out: int = 0  # more pairs as alike, beyond those listed
+    counts: tuple[int, ...] = field(default=(), repr=False)  # of all pairs, by likeness, in BINS bins
+
+    @property
+    def compared(self) -> int:
+        return sum(self.counts)
+
+    def quantile(self, share: float) -> float:
+        """The likeness that this share of all pairs stays under."""
+        place = np.searchsorted(np.cumsum(self.counts), share * self.compared)
+        return min(int(place) + 1, BINS) / BINS
+
+
+def compare(found: ClassResults) -> Likeness:
+    """Compare every student's answers in code with everybody else's; no code is run."""
+    known = _release_runs(found)
+    runs = {result.student: _runs(result, known) for result in found.results}
+    names = [name for name, those in runs.items() if len(those) >= LEAST]
+    if len(names) < 2:
+        return Likeness(len(names))
+    columns = {run: n for n, run in enumerate(dict.fromkeys(chain.from_iterable(runs[n] for n in names)))}
+    matrix = _matrix([runs[name] for name in names], columns)
+    counts, close = _all_pairs(matrix)
+    close.sort(key=lambda pair: (-pair[3], pair))
+    sources = {result.student: result.sources for result in found.results}
+    questions = np.array([run[0] for run in columns])
+    pairs = tuple(_pair(matrix, questions, names, sources, a, b, value) for a, b, value, _ in close[:SHOWN])
+    return Likeness(len(names), pairs, max(0, len(close) - SHOWN), tuple(int(count) for count in counts))
+
+
+def _release_runs(found: ClassResults) -> set[int]:
+    """Runs of the code that was handed out, which anybody may have."""
+    code = (cell.source for cell in found.release.cells if cell.cell_type == "code")
+    return set(chain.from_iterable(map(hashes, code)))
+
+
+def _runs(result: Result, known: set[int]) -> set[tuple[str, int]]:
+    return {(id, run) for id, source in result.sources.items() for run in hashes(source) - known}
+
+
+def hashes(source: str) -> set[int]:
+    """The runs of a piece of code; names, comments, layout and order leave no trace.
+
+    >>> hashes("def f(x): return x + 1  # one more") == hashes("def g(number):\\n    return number + 1")
+    True
+    """
+    tokens, _ = filter_code(source[:LONGEST], "answer.py", "python")
+    return set(hashed_kgrams(tokens, K).tolist())
+
+
+def _matrix(runs: list[set[tuple[str, int]]], columns: dict[tuple[str, int], int]) -> Any:
+    """A row for each student, a column for each run; 1 where the student has it."""
+    rows = np.repeat(np.arange(len(runs)), [len(those) for those in runs])
+    places = np.fromiter((columns[run] for those in runs for run in those), int, len(rows))
+    return sparse.csr_matrix((np.ones(len(rows)), (rows, places)), (len(runs), len(columns)))
+
+
+def _weights(matrix: Any) -> np.ndarray:
+    """What each run is worth, in bits."""
+    return np.log2((matrix.shape[0] + 1) / np.asarray(matrix.sum(axis=0)).ravel())
+
+
+def _all_pairs(matrix: Any) -> tuple[np.ndarray, list[tuple[int, int, float, float]]]:
+    """How many pairs have which likeness, and the close ones: (row, row, likeness, bits in common)."""
+    weighted = matrix.multiply(_weights(matrix)).tocsr()
+    total = np.asarray(weighted.sum(axis=1)).ravel()
+    counts, close = np.zeros(BINS, int), []
+    for start in range(0, matrix.shape[0], BLOCK):
+        common = (weighted[start : start + BLOCK] @ matrix.T).toarray()
+        value = np.round(common / (total[start : start + BLOCK, None] + total[None, :] - common), 6)
+        later = np.arange(matrix.shape[0])[None, :] > np.arange(start, start + len(value))[:, None]
+        counts += np.histogram(value[later], BINS, (0.0, 1.0 + 1e-9))[0]
+        for a, b in np.argwhere(later & (value >= ALIKE)):
+            close.append((start + int(a), int(b), float(value[a, b]), round(float(common[a, b]), 6)))
+    return counts, close
+
+
+def _pair(
+    matrix: Any,
+    questions: np.ndarray,
+    names: list[str],
+    sources: dict[str, dict[str, str]],
+    a: int,
+    b: int,
+    likeness: float,
+) -> Pair:
+    """One close pair, looked at question by question."""
+    first, second = (matrix[n].toarray().ravel() > 0 for n in (a, b))
+    both, either, weights = first & second, first | second, _weights(matrix)
+    alike = [
+        id
+        for id in sources[names[a]]
+        if weights[both & (questions == id)].sum() >= ALIKE * weights[either & (questions == id)].sum() > 0
+    ]
+    mine, theirs = sources[names[a]], sources[names[b]]
+    verbatim = [id for id in alike if bare(mine[id]) == bare(theirs[id])]
+    others = float(np.median(np.asarray(matrix.sum(axis=0)).ravel()[both])) - 2
+    where, same = (tuple(id.removesuffix("-answer") for id in ids) for ids in (alike, verbatim))
+    return Pair(names[a], names[b], likeness, where, same, others)

@@ -1,0 +1,103 @@
+"""A trusted process that stays: `python -m openweightlab.grading.worker FOLDER` runs submissions.
+
+It has its imports behind it when an order comes. Orders (pool.Order) are read from standard input and
+answered on standard output, {"record": ...} or {"error": "..."}; before each message comes its length, and
+what anything else prints goes to standard error. It ends, with all that it started, at the end of its input,
+which comes with the end of whoever started it. It makes FOLDER for its temporary files, and removes it.
+"""
+
+import json
+import logging
+import os
+import queue
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import nbformat
+
+from .kernel import tree
+from .pool import END_SECONDS, HEAD, Order
+from .run import Limits, Record, run
+
+log = logging.getLogger(__name__)
+
+
+def answer(order: Order) -> dict[str, Any]:
+    """The answer to one order; what the run raises is one, too."""
+    started = time.monotonic()
+    try:
+        record = _run(order)
+    except Exception as error:
+        log.exception("%s: the run failed", order["student"])
+        return {"error": f"{type(error).__name__}: {error}"}
+    log.info("%s: %s after %.1f s", order["student"], record.status, time.monotonic() - started)
+    return {"record": asdict(record)}
+
+
+def _run(order: Order) -> Record:
+    return run(
+        nbformat.from_dict(order["notebook"]),
+        order["module"],
+        seed=order["seed"],
+        limits=Limits(**order["limits"]),
+        sandbox=order["sandbox"],
+        judges_dir=Path(order["judges_dir"]),
+        cases_dir=Path(order["cases_dir"]),
+    )
+
+
+def _read(source: IO[bytes], orders: queue.SimpleQueue[Order]) -> None:
+    """Read orders up to the end of the input, which ends this process."""
+    while len(head := source.read(HEAD.size)) == HEAD.size:
+        orders.put(json.loads(source.read(HEAD.unpack(head)[0])))
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(END_SECONDS)
+    os._exit(1)  # the run doesn't heed the signal, and nobody is left to see to it
+
+
+def _own_output() -> IO[bytes]:
+    """Standard output, for answers alone: whatever prints goes to standard error from now on."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
+
+
+def main(arguments: list[str]) -> int:
+    """Answer orders until the input ends."""
+    if len(arguments) != 1:
+        print("Usage: python -m openweightlab.grading.worker FOLDER", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    answers, orders = _own_output(), queue.SimpleQueue[Order]()
+    os.mkdir(arguments[0], 0o700)  # so it is nobody else's
+    tempfile.tempdir = arguments[0]
+    try:
+        threading.Thread(target=_read, args=(sys.stdin.buffer, orders), daemon=True).start()
+        _serve(orders, answers)
+    finally:
+        for pid in tree(os.getpid())[1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(arguments[0], ignore_errors=True)
+
+
+def _serve(orders: queue.SimpleQueue[Order], answers: IO[bytes]) -> NoReturn:
+    import torch  # noqa: F401  (while the first order is on its way)
+
+    while True:
+        message = json.dumps(answer(orders.get())).encode()
+        answers.write(HEAD.pack(len(message)) + message)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
