@@ -37,7 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     grade.add_argument("--submissions", required=True, metavar="DIR", help="one folder a student")
     grade.add_argument("--json", required=True, metavar="FILE", help="gets one row a submission")
     grade.add_argument("--jobs", type=int, default=1, metavar="N", help="run so many at a time, 1 GB each")
-    grade.add_argument("--scheduler", metavar="ADDRESS", help="run them on this Dask cluster, such as tcp://…")
+    grade.add_argument(
+        "--scheduler", metavar="ADDRESS", help="run them on this Dask cluster, such as tcp://…"
+    )
     grade.add_argument("--gradebook", metavar="URL", help="in place of the course's gradebook.db")
     grade.add_argument("--no-sandbox", action="store_true", help="run students' code unprotected")
     grade.add_argument("--force", action="store_true", help="run again what has a record, too")

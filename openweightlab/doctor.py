@@ -138,10 +138,12 @@ def checksum_problem(expected: str, actual: str) -> str | None:
 
 def sandbox() -> dict[str, Any]:
     """What grading can shut a student's program into here."""
-    from openweightlab.grading.sandbox import probe
+    from openweightlab.grading.sandbox import LEVELS, attempt, probe
 
     best = probe()
-    return {"name": best.name, "isolated": best.isolated}
+    tried = {level: attempt(level) for level in LEVELS}
+    levels = {level: found if isinstance(found, str) else "works" for level, found in tried.items()}
+    return {"name": best.name, "isolated": best.isolated, "levels": levels}
 
 
 def remarks(found: dict[str, Any]) -> list[str]:
@@ -154,7 +156,7 @@ def remarks(found: dict[str, Any]) -> list[str]:
     if found.get("gpu") == [] and shutil.which("nvidia-smi"):
         said.append("PyTorch doesn't see this machine's GPU: for it, delete .venv and call make lab again.")
     if "sandbox" in found and not found["sandbox"]["isolated"]:
-        said.append("Before you grade others' work, install bubblewrap (Linux): it shuts their code in.")
+        said.append("No sandbox works here, so others' work can't be graded: install bubblewrap (Linux).")
     return said
 
 
@@ -173,7 +175,7 @@ def table(found: dict[str, Any]) -> list[str]:
     if "tier" in found:
         rows.append(("tier", f"{found['tier']['name']} ({found['tier']['why']})"))
         rows += [(name, one["problem"] or "checksum right") for name, one in found["pocket"].items()]
-        rows.append(("sandbox", found["sandbox"]["name"]))
+        rows += [(f"sandbox {level}", why) for level, why in found["sandbox"]["levels"].items()]
     lines = [f"{name:<16} {text}" for name, text in rows]
     lines += [f"note: {text}" for text in found["remarks"]]
     lines += [f"PROBLEM: {text}" for text in found["problems"]]

@@ -1,12 +1,11 @@
 """Real runs in a real kernel: points survive crashes, limits hold, attacks gain nothing."""
 
+import atexit
 import json
-import os
 import runpy
 import socket
-import subprocess
-import sys
 import threading
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from openweightlab.grading import sandbox as boxes
-from openweightlab.grading.kernel import tree
 from openweightlab.grading.outputs import CUT
-from openweightlab.grading.run import Limits, Record, run
+from openweightlab.grading.processes import tree
+from openweightlab.grading.run import Limits, Record, Runner
 from openweightlab.questions import load
 
 ROOT = Path(__file__).parents[1]
@@ -48,9 +47,22 @@ def notebook(answers: dict[str, str], *scratch: str) -> NotebookNode:
     return new_notebook(cells=cells)
 
 
+@cache
+def runner(sandbox: str) -> Runner:
+    """One warm start for all tests of this file."""
+    if sandbox == "auto" and not boxes.probe().isolated:
+        pytest.skip(f"no sandbox works here: {boxes.probe().name}")
+    made = Runner(sandbox, hidden=ROOT)
+    atexit.register(made.__exit__)
+    return made
+
+
 def grade(answers: dict[str, str], *scratch: str, limits: Limits = QUICK, sandbox: str = "auto") -> Record:
-    judges = ROOT / "judges"
-    return run(notebook(answers, *scratch), MODULE, seed=7, limits=limits, sandbox=sandbox, judges_dir=judges)
+    return run(notebook(answers, *scratch), limits, sandbox)
+
+
+def run(book: NotebookNode, limits: Limits = QUICK, sandbox: str = "auto") -> Record:
+    return runner(sandbox).run(book, MODULE, seed=7, limits=limits, judges_dir=ROOT / "judges")
 
 
 def points(record: Record) -> dict[str, float]:
@@ -125,7 +137,7 @@ def test_an_ordinary_test_cell_counts_as_nbgrader_scores_it_and_is_marked_weak()
     for name, source in tests.items():
         marks = {"grade_id": name, "grade": True, "solution": False, "locked": True, "points": 1}
         book.cells.append(new_code_cell(source, metadata={"nbgrader": marks}))
-    record = run(book, MODULE, seed=1, limits=QUICK, judges_dir=ROOT / "judges")
+    record = run(book)
     weak = {id: entry["points"] for id, entry in record.questions.items() if entry.get("weak")}
     assert weak == {"easy": 1, "hard": 0, "half": 0.5, "nan": 0} and "weak-tests" in record.flags
 
@@ -191,7 +203,7 @@ def test_the_whole_notebook_has_its_time() -> None:
     limits = Limits(notebook_seconds=9, max_stretch=1)
     book = notebook({"Q0.2": GIB, "Q0.4": SORT})
     book.cells[4:4] = [new_code_cell("import time; time.sleep(4)") for _ in range(5)]
-    record = run(book, MODULE, seed=1, limits=limits, judges_dir=ROOT / "judges")
+    record = run(book, limits)
     assert points(record) == {"Q0.2": 2} and record.status == "timeout"
     assert "time" in record.questions["Q0.4"]["error"]
 
@@ -263,7 +275,7 @@ for place in (os.path.dirname(openweightlab.__file__), sys.prefix, "/usr"):
 """
         record = grade({"Q0.2": GIB}, look, limits=Limits(cell_seconds=60))
     text = printed(record)
-    assert record.sandbox == "bubblewrap" and record.flags == []
+    assert record.sandbox in ("cgroup+bubblewrap", "bubblewrap") and record.flags == []
     assert "judges found: []" in text and "True" not in text, text
     assert text.count("False") == 10
 
@@ -322,31 +334,45 @@ shell.run_cell = lambda *a, **k: ExecutionResult(ExecutionInfo("", False, False,
 """,
     "frames by hand": """
 import os, socket, threading, time
+from openweightlab import check
 from openweightlab.grading import wire
 def forge():
     while True:
-        try:
-            with socket.socket(socket.AF_UNIX) as s:
-                s.connect(os.environ["OWL_JUDGE"])
+        line = check._line(int(os.environ["OWL_JUDGE"]))
+        if line is None:
+            time.sleep(0.001)
+            continue
+        with line as s:
+            try:
                 wire.send(s, {"question": "Q0.2"})
                 for _ in range(30):
                     wire.send(s, {"result": 1.0, "ok": True}); wire.send(s, {"result": {"value": 1.0}})
                     wire.send(s, {"ok": True, "points": 2.0, "verdict": True})
                 time.sleep(0.2)
-        except OSError:
-            time.sleep(0.05)
+            except OSError:
+                pass
 threading.Thread(target=forge, daemon=True).start()
 time.sleep(0.5)
 """,
     "rubbish on the wire": """
-import os, socket, struct
-real = owl.check
-def rubbish(*a):
-    for data in (b"\\xff" * 50, struct.pack(">II", 2**32 - 1, 9), struct.pack(">II", 20, 0) + b"[" * 20, b""):
-        with socket.socket(socket.AF_UNIX) as s:
-            s.connect(os.environ["OWL_JUDGE"]); s.sendall(data)
-    real(*a)
+import os, struct
+from openweightlab import check
+from openweightlab.questions import find
+def rubbish(id, *functions):
+    with check._line(int(os.environ["OWL_JUDGE"])) as s:
+        for data in (b"\\xff" * 50, struct.pack(">II", 2**32 - 1, 9), struct.pack(">II", 20, 0) + b"[" * 20):
+            s.sendall(data)
 owl.check = rubbish
+""",
+    "no reading of what comes": """
+import os, time
+from openweightlab import check
+from openweightlab.grading import wire
+def deaf(id, *functions):
+    global kept
+    kept = check._line(int(os.environ["OWL_JUDGE"]))
+    wire.send(kept, {"question": id})
+owl.check = deaf
 """,
 }
 TRICKS = {
@@ -376,8 +402,12 @@ def test_tampering_gains_nothing(name: str) -> None:
     assert record.questions["Q0.2"]["points"] == 0
 
 
-def test_tampering_with_the_wire_does_not_cost_a_right_answer() -> None:
-    assert points(grade({"Q0.2": GIB}, ATTACKS["rubbish on the wire"])) == {"Q0.2": 2}
+def test_a_question_is_put_once_and_in_its_own_cell_only() -> None:
+    twice = "real = owl.check\ndef twice(*a):\n    real(*a); real(*a)\nowl.check = twice"
+    early = f"def weight_gib(n_parameters, bits):\n    return 0\nowl.check('Q0.2', weight_gib)\n{GIB}"
+    record = grade({"Q0.2": GIB, "Q0.4": SORT}, early, twice)
+    assert points(record) == {"Q0.2": 2, "Q0.4": 2}
+    assert "is put once, in its own check cell" in json.dumps(record.outputs[1])
 
 
 @pytest.mark.parametrize("name", TRICKS)
@@ -398,33 +428,21 @@ def test_hidden_cases_do_not_get_out_through_outputs() -> None:
 # The ways in
 
 
-def test_the_command_writes_a_record(tmp_path: Path) -> None:
-    given = {
-        "notebook": notebook({"Q0.2": GIB}),
-        "module": MODULE,
-        "seed": 3,
-        "judges_dir": str(ROOT / "judges"),
-    }
-    (tmp_path / "in.json").write_text(json.dumps(given))
-    files = [str(tmp_path / "in.json"), str(tmp_path / "out.json")]
-    subprocess.run([sys.executable, "-m", "openweightlab.grading.run", *files], check=True, timeout=400)
-    record = Record(**json.loads((tmp_path / "out.json").read_text()))
-    assert points(record) == {"Q0.2": 2} and sorted(os.listdir(tmp_path)) == ["in.json", "out.json"]
-
-
 def test_a_missing_judge_and_a_wrong_sandbox_are_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no judge for module"):
-        run(notebook({}), MODULE, seed=1, judges_dir=tmp_path)
+        runner("none").run(notebook({}), MODULE, seed=1, judges_dir=tmp_path)
     with pytest.raises(ValueError, match="sandbox must be"):
-        grade({}, sandbox="docker")
+        Runner("docker", hidden=tmp_path)
 
 
 def test_a_course_under_a_folder_that_is_shown_is_hidden(tmp_path: Path) -> None:
-    box = boxes.Sandbox("bubblewrap", True, ("bwrap",))
-    hidden = Path("/usr/local/course")
-    words = boxes.command(box, ["python"], shared=tmp_path, hidden=hidden)
-    assert words[words.index(str(hidden)) - 1] == "--tmpfs"
-    assert "/opt/course" not in boxes.command(box, ["python"], shared=tmp_path, hidden=Path("/opt/course"))
+    box = boxes.Sandbox("bubblewrap", "bubblewrap", ("bwrap",))
+    hidden, elsewhere = Path("/usr/local/course"), Path("/opt/course")
+    for warm in (True, False):
+        options = {"sockets": tmp_path, "warm": warm, "disk_mib": 9}
+        words = boxes.command(box, ["python"], hidden=hidden, **options)
+        assert words[words.index(str(hidden)) - 1] == "--tmpfs"
+        assert str(elsewhere) not in boxes.command(box, ["python"], hidden=elsewhere, **options)
 
 
 def test_the_runner_works_from_a_thread() -> None:

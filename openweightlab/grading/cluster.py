@@ -89,10 +89,10 @@ def unfit(wanted: dict[str, str], sandbox: str) -> str:
         differ = ", ".join(f"{name} is {found.get(name)} there and {wanted[name]} here" for name in names)
         return f"{differ}; marks must not depend on the machine, so install the same there"
     try:
-        isolated = sandbox == "none" or boxes.choose(sandbox).isolated
+        isolated = sandbox == "none" or boxes.probe().isolated
     except RuntimeError as error:
         return str(error)
-    return "" if isolated else f"no sandbox works there: {boxes.choose(sandbox).name}"
+    return "" if isolated else f"no sandbox works there: {boxes.probe().name}"
 
 
 def work(parcel: Parcel) -> str:
@@ -321,7 +321,7 @@ class DaskCluster:
 def _hidden(judges_dir: str, module: str, seed: int, cases_dir: str) -> tuple[dict[str, str], str, bytes]:
     """The judge's source files, and the drawn cases as a file's name and content."""
     judges = Path(judges_dir)
-    path = Path(cases_dir) / f"{module}-{judging._fingerprint(judges, module, seed)}.cases"
+    path = Path(cases_dir) / f"{module}-{judging.fingerprint(judges, module, seed)}.cases"
     if not path.is_file():  # drawing takes the models' libraries, which had better not stay in this process
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
             elsewhere.submit(_draw, judges, module, seed, Path(cases_dir)).result()

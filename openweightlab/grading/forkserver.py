@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from . import confine
 from .processes import tree
+from .sandbox import THREADS
 
 PRELOADED = (
     *("torch", "transformers", "transformers.models.qwen3.modeling_qwen3"),
@@ -39,7 +40,6 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         confine.prctl(confine.PR_SET_CHILD_SUBREAPER, 1)
-        confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
     if plan["warm"]:
         preload()
     control.send(b"ready\n")
@@ -171,6 +171,10 @@ def become_kernel(order: dict[str, Any], judge: int) -> NoReturn:
     os.closerange(JUDGE + 1, LAST)
     home = Path(os.environ["HOME"])
     os.environ["OWL_JUDGE"] = str(JUDGE)
+    if order["threads"] != 1:
+        os.environ |= dict.fromkeys(THREADS, str(order["threads"]))
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(order["threads"])
     os.chdir(home)
     file = home / ".connection.json"
     file.write_text(json.dumps(order["connection"]))

@@ -35,7 +35,7 @@ class Kernel:
         self._idle = ""  # the last cell that has shown all of its outputs
         info: dict[str, Any] = {"transport": "ipc", "signature_scheme": "hmac-sha256"}
         info |= {"key": secrets.token_hex(16)} | {port: number for number, port in enumerate(PORTS, 1)}
-        self.process = starter.start(lambda folder: info | {"ip": f"{folder}/k"})
+        self.process = starter.start(lambda folder: info | {"ip": f"{folder}/k"}, limits)
         self._connect(info | {"ip": str(self.process.folder / "k")})
         self._stop = starter.stop
         self._watcher = threading.Thread(target=self._watch, daemon=True)

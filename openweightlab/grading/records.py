@@ -101,7 +101,7 @@ def _sources(judges_dir: Path, module: str) -> str:
         *(PACKAGE / name for name in ("check.py", "models.py", f"questions/m{module}.py")),
         *(
             PACKAGE / "grading" / f"{name}.py"
-            for name in ("run", "judge", "wire", "kernel", "launch", "outputs")
+            for name in ("run", "judge", "wire", "kernel", "forkserver", "confine", "outputs")
         ),
         *(PACKAGE / "pocket" / "weights").glob("*/*"),
     ]

@@ -84,29 +84,26 @@ class Runner:
     Args:
         sandbox: "auto" (the strongest level that works), a level's name (that or none), "none".
         hidden: a folder that students' code must not see, such as the course's.
-        limits: what each submission may use.
         warm: whether to import once what all of them import; the first run may wait for that.
 
     Raises:
         RuntimeError: the sandbox asked for doesn't work, or this system has no unix sockets.
     """
 
-    def __init__(
-        self, sandbox: str = "auto", *, hidden: Path, limits: Limits = Limits(), warm: bool = True
-    ) -> None:
+    def __init__(self, sandbox: str = "auto", *, hidden: Path, warm: bool = True) -> None:
         if not hasattr(socket, "AF_UNIX"):
             raise RuntimeError("Grading needs Linux or macOS; on Windows, use it inside WSL")
-        self.box, self.limits = boxes.choose(sandbox), limits
+        self.box = boxes.choose(sandbox)
         if self.box.walls == "landlock" and boxes.shows(hidden):
             raise RuntimeError(f"{hidden} lies where every program may read; move the course elsewhere")
-        self._drawn: tuple[object, ...] = ()
-        self.starter = Starter(self.box, Path(hidden).resolve(), limits, warm)
+        self._drawn: object = None
+        self._starter = Starter(self.box, Path(hidden).resolve(), warm)
 
     def __enter__(self) -> "Runner":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.starter.__exit__()
+        self._starter.__exit__()
 
     def run(
         self,
@@ -115,6 +112,7 @@ class Runner:
         *,
         seed: int,
         judges_dir: Path,
+        limits: Limits = Limits(),
         cases_dir: Path | None = None,
     ) -> Record:
         """Execute a normalised notebook, cell by cell, and score it.
@@ -127,30 +125,14 @@ class Runner:
             FileNotFoundError, ValueError: there is no such judge or module.
         """
         start = time.monotonic()
-        drawn = (Path(judges_dir), module, seed, cases_dir)
+        drawn = module, judging.fingerprint(judges_dir, module, seed)
         if self._drawn != drawn:
-            self._drawn, self._cases = drawn, judging.draw(*drawn)
+            self._drawn, self._cases = drawn, judging.draw(judges_dir, module, seed, cases_dir)
         record = Record(module, sandbox=self.box.name, seed=seed, versions=versions())
-        with _Run(notebook, record, self._cases, self.starter, self.limits) as running:
+        with _Run(notebook, record, self._cases, self._starter, limits) as running:
             running.grade()
         record.seconds = round(time.monotonic() - start, 2)
         return record
-
-
-def run(
-    notebook: NotebookNode,
-    module: str,
-    *,
-    seed: int,
-    judges_dir: Path,
-    limits: Limits = Limits(),
-    sandbox: str = "auto",
-    cases_dir: Path | None = None,
-) -> Record:
-    """Run one submission by itself; see Runner for the arguments and errors."""
-    hidden = Path(judges_dir).resolve().parent
-    with Runner(sandbox, hidden=hidden, limits=limits, warm=False) as runner:
-        return runner.run(notebook, module, seed=seed, judges_dir=judges_dir, cases_dir=cases_dir)
 
 
 class _Run:

@@ -27,6 +27,7 @@ SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/s
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts", "localtime", "timezone")
 READABLE = ("/dev/random", "/dev/urandom", "/proc")
 LEVELS = ("cgroup+bubblewrap", "bubblewrap", "landlock")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WITHOUT = "none (switched off)"
 
 
@@ -213,7 +214,7 @@ def extra_packages() -> list[str]:
     return [folder for folder in folders if not any(_within(folder, place) for place in known)]
 
 
-def environment(box: Sandbox, *, home: str, threads: int) -> dict[str, str]:
+def environment(box: Sandbox, *, home: str) -> dict[str, str]:
     """Environment variables of the student's process; nothing of the grader's own environment gets there."""
     kit = INSIDE_KIT if box.walls == "bubblewrap" else str(PACKAGE.parent)
     own = {
@@ -240,6 +241,4 @@ def environment(box: Sandbox, *, home: str, threads: int) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
     }
-    return own | {
-        name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    }
+    return own | {name: "1" for name in THREADS}

@@ -88,13 +88,13 @@ class Started:
 class Starter:
     """Starts kernels' processes, one after another, behind one sandbox's walls."""
 
-    def __init__(self, box: boxes.Sandbox, hidden: Path, limits: Any, warm: bool = True) -> None:
-        self.box, self.hidden, self.limits = box, hidden, limits
+    def __init__(self, box: boxes.Sandbox, hidden: Path, warm: bool = True) -> None:
+        self.box, self.hidden = box, hidden
         self.warm = warm and sys.platform == "linux"
         self._server: _Server | None = None
         self._now: Started | None = None
         if self.warm:
-            self._server = _Server(self)
+            self._server = _Server(self, 0)
 
     def __enter__(self) -> "Starter":
         return self
@@ -105,8 +105,10 @@ class Starter:
             self._server.close()
             self._server = None
 
-    def start(self, connection: Callable[[str], dict[str, Any]]) -> Started:
+    def start(self, connection: Callable[[str], dict[str, Any]], limits: Any) -> Started:
         """A new submission's process tree, whose kernel listens as `connection(folder)` says.
+
+        limits: run.Limits.
 
         Raises:
             StartError: neither a warm nor a cold start worked.
@@ -114,7 +116,7 @@ class Starter:
         self.stop()
         while True:
             try:
-                self._now = self._fork(connection)
+                self._now = self._fork(connection, limits)
                 return self._now
             except (StartError, OSError) as error:
                 if self._server:
@@ -124,11 +126,11 @@ class Starter:
                     raise StartError(str(error)) from error
                 self.warm = False
 
-    def _fork(self, connection: Callable[[str], dict[str, Any]]) -> Started:
+    def _fork(self, connection: Callable[[str], dict[str, Any]], limits: Any) -> Started:
         if self._server is None or self._server.process.poll() is not None:
-            self._server = _Server(self)
+            self._server = _Server(self, limits.disk_mib)
         self._server.wait_ready()
-        return self._server.fork(connection)
+        return self._server.fork(connection, limits)
 
     def stop(self) -> None:
         """End the submission that was started last, with everything that it has started."""
@@ -169,9 +171,10 @@ class _Said:
 class _Server:
     """One fork server and its folder, in which submissions' sockets (and homes, without bubblewrap) lie."""
 
-    def __init__(self, starter: Starter) -> None:
-        self.box, self.limits = starter.box, starter.limits
-        self.folder = Path(tempfile.mkdtemp(prefix="owl-", dir="/tmp" if os.path.isdir("/tmp") else None))
+    def __init__(self, starter: Starter, disk_mib: int) -> None:
+        self.box = starter.box
+        short = len(tempfile.gettempdir()) < 50  # a unix socket's path has at most 107 bytes
+        self.folder = Path(tempfile.mkdtemp(prefix="owl-", dir=None if short else "/tmp"))
         self.sockets, self.home = self.folder / "io", self.folder / "home"
         self.sockets.mkdir()
         self.home.mkdir()
@@ -185,8 +188,8 @@ class _Server:
         inner = [sys.executable, "-m", f"{__package__}.forkserver", str(theirs.fileno()), json.dumps(plan)]
         walls = {"sockets": self.sockets, "hidden": starter.hidden, "warm": starter.warm}
         self.process = subprocess.Popen(
-            boxes.command(self.box, inner, **walls, disk_mib=self.limits.disk_mib),  # type: ignore[arg-type]
-            env=boxes.environment(self.box, home=home, threads=self.limits.threads),
+            boxes.command(self.box, inner, **walls, disk_mib=disk_mib),  # type: ignore[arg-type]
+            env=boxes.environment(self.box, home=home),
             cwd=self.folder,
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
@@ -211,15 +214,15 @@ class _Server:
                 return
         raise StartError(f"The sandbox's process did not start. {self.said()}".strip())
 
-    def fork(self, connection: Callable[[str], dict[str, Any]]) -> Started:
+    def fork(self, connection: Callable[[str], dict[str, Any]], limits: Any) -> Started:
         """Have a process forked, put it into its group, and let it go on as a kernel; raises StartError."""
-        name, limits = secrets.token_hex(8), self.limits
+        name = secrets.token_hex(8)
         folder = self.sockets / name
         folder.mkdir()
         self.home.mkdir(exist_ok=True)
         inside = self.inside if self.alone else f"{self.inside}/{name}"
         order = {"do": "fork", "name": name, "io": inside, "connection": connection(inside)}
-        order |= {key: getattr(limits, key) for key in ("memory_mib", "cpu_seconds", "disk_mib")}
+        order |= {key: getattr(limits, key) for key in ("memory_mib", "cpu_seconds", "disk_mib", "threads")}
         order["tasks"] = limits.processes * TASKS_EACH
         judge, report, said = self._send(order)
         with report:
