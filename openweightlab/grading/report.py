@@ -11,7 +11,7 @@ import numpy as np
 
 from . import exports, reportpage, similarity
 from .course import CourseError, find_course
-from .findings import Findings, work_out
+from .findings import Findings, histogram, work_out
 from .records import write_whole
 from .results import Answer, ClassResults, Result, gather
 from .similarity import Pair
@@ -66,6 +66,7 @@ def text(findings: Findings) -> str:
         _section("Probably our fault: most who answered fail the same case", _failures(findings)),
         _section("To look at by hand", [f"{_name(who)}: {why}" for who, why in findings.look]),
         _section("Alike", _pairs(findings)),
+        _section("How it was graded", _ways(findings)),
     ]
     return "\n\n".join("\n".join(map(shown, part)) for part in parts if part)
 
@@ -99,12 +100,12 @@ def _marks(marks: np.ndarray, most: float) -> Iterator[str]:
         return
     low, middle, high = np.percentile(marks, [25, 50, 75])
     yield (
-        f"{len(marks)} final marks: mean {marks.mean():.1f}, median {middle:g}, "
-        f"middle half {low:g} to {high:g}, lowest {marks.min():g}, highest {marks.max():g}"
+        f"{len(marks)} final marks: mean {marks.mean():.1f}, median {middle:.1f}, "
+        f"middle half {low:.1f} to {high:.1f}, lowest {marks.min():g}, highest {marks.max():g}"
     )
-    counts, edges = np.histogram(marks, BINS, (0, max(most, marks.max())))
+    counts, edges = histogram(marks, most, BINS)
     for count, start, end in zip(counts, edges, edges[1:], strict=False):
-        yield f"  {start:5.1f} to {end:5.1f}  {'█' * round(BAR * count / counts.max())} {count}"
+        yield f"{start:5g} to {end:3g}  {'█' * round(BAR * count / counts.max())} {count}"
 
 
 def _items(findings: Findings) -> Iterator[str]:
@@ -125,6 +126,14 @@ def _failures(findings: Findings) -> Iterator[str]:
         yield f"{failure.id}: {often} fail “{failure.case}”; most often: {failure.message}"
 
 
+def _ways(findings: Findings) -> Iterator[str]:
+    for way in findings.ways:
+        cost = f"{way.seconds:.1f} s in the median, {way.mib:.0f} MiB at most"
+        yield f"{way.students} students: sandbox {way.sandbox}, {way.versions}; {cost}"
+    if len(findings.ways) > 1:
+        yield "Not all marks were made in the same way. To make them so, call `owl grade` again."
+
+
 def _pairs(findings: Findings) -> Iterator[str]:
     likeness = findings.likeness
     if not likeness.pairs:
@@ -142,7 +151,8 @@ def _pairs(findings: Findings) -> Iterator[str]:
 def pair_in_words(pair: Pair) -> str:
     """One close pair in a line."""
     same = f", letter for letter in {', '.join(pair.verbatim)}" if pair.verbatim else ""
-    return f"{pair.likeness:.2f}  {pair.first} and {pair.second}: {', '.join(pair.questions)}{same}"
+    where = f"{', '.join(pair.questions)}{same}; next nearest {pair.next:.2f}"
+    return f"{pair.likeness:.2f}  {pair.first} and {pair.second}: {where}"
 
 
 def audit(found: ClassResults, student: str) -> str:

@@ -134,6 +134,13 @@ class ClassResults:
     results: list[Result]
 
     @property
+    def title(self) -> str:
+        """The notebook's own title, if it has one."""
+        return next(
+            (cell.source[2:].split("\n")[0] for cell in self.release.cells if cell.source[:2] == "# "), ""
+        )
+
+    @property
     def most(self) -> float:
         """The points that can be had."""
         return sum(item.most for item in self.items.values())
