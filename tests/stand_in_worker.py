@@ -1,5 +1,7 @@
-"""A stand-in for grading.worker that runs nothing, for `dask worker --preload`: as the notebook's metadata
-say, it sleeps, ends the Dask worker that it belongs to, or answers at once. It tells what it was given."""
+"""A stand-in for grading.worker that runs nothing, on a Dask worker: it tells what it was given.
+
+As the notebook's metadata say, it sleeps before, or ends the Dask worker that it belongs to.
+"""
 
 import json
 import os
@@ -38,7 +40,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-else:  # loaded by a Dask worker
-    from openweightlab.grading import pool
-
-    pool.COMMAND = [sys.executable, str(Path(__file__).resolve())]

@@ -1,6 +1,6 @@
 """Grading on a Dask cluster: real processes on this machine, in folders of their own, ended as machines end.
 
-What doesn't need a student's kernel runs with stand_in_worker.py in place of the sandboxed process.
+What doesn't need a student's kernel runs with a stand-in in place of the sandboxed process.
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,13 +19,22 @@ import psutil
 import pytest
 from cluster_of_processes import ROOT, Cluster, copy_kit, end, wait_for
 from nbformat import v4
+from test_normalise import DOUBLE, worked
+from test_records import changed, lab  # noqa: F401  (the fixture)
 
 from openweightlab.grading import cluster
 from openweightlab.grading.cluster import DaskCluster
 from openweightlab.grading.course import CourseError
 from openweightlab.grading.pool import AHEAD, Done, LocalPool, Order
 
-STAND_IN = ("--preload", str(ROOT / "tests" / "stand_in_worker.py"))
+
+def worked_by(name: str) -> tuple[str, str]:
+    """The option that makes a Dask worker use a program of tests/ in place of grading.worker."""
+    code = "import sys; from openweightlab.grading import pool; pool.COMMAND = [sys.executable, {!r}]"
+    return "--preload", code.format(str(ROOT / "tests" / name))
+
+
+STAND_IN, QUICK = worked_by("stand_in_worker.py"), worked_by("quick_worker.py")
 SECRETS = {"99_x.py": "SECRET_JUDGE = 1"}, "99_x.cases", b"SECRET_CASES"
 
 
@@ -56,9 +66,11 @@ def wanted(orders: list[Order]) -> dict[str, float]:
 
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
-    """The stand-in's judge and cases, in place of those of a module."""
-    found = cluster._hidden
-    monkeypatch.setattr(cluster, "_hidden", lambda d, *a: SECRETS if d == "/nowhere" else found(d, *a))
+    """The stand-in's judge and cases, in place of those of the stand-in's module."""
+    real, ours = cluster._hidden, str(ROOT / "judges")
+    monkeypatch.setattr(
+        cluster, "_hidden", lambda place, *more: real(place, *more) if place == ours else SECRETS
+    )
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 5.0)
 
 
@@ -186,31 +198,48 @@ def test_what_dask_gives_up_on_is_the_machines_fault_and_stops_nobody(tmp_path, 
     assert len(given_up.audit["troubles"]) == cluster.TRIES and "KilledWorker" in given_up.record.reason
 
 
-def test_a_scheduler_that_dies_is_told_and_a_new_one_goes_on(tmp_path, kit):
-    orders = [order(number, sleep=0.2) for number in range(6)]
-    found = []
+def test_owl_grade_says_that_the_scheduler_died_and_goes_on_with_a_new_one(lab, tmp_path, kit, capsys):  # noqa: F811
+    students = [f"s{number}" for number in range(6)]
+    for student in students:
+        lab.submit(student, changed(a1=f"{DOUBLE}  # trouble: sleep 0.2"))
+
+    def kept() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (lab.root / ".owl" / "records").rglob("*.json")}
+
     with Cluster(tmp_path) as machines:
-        machines.add("first", "--no-nanny", *STAND_IN, kit=kit)
-        with pytest.raises(CourseError, match="is gone") as told, DaskCluster(machines.address) as executor:
-            for done in executor.run(orders):
-                found.append(done)
-                if len(found) == 2:
-                    machines.processes["scheduler"].kill()
-        assert machines.address in str(told.value)
+        machines.add("first", "--no-nanny", *QUICK, kit=kit)
+        killer = threading.Thread(
+            target=lambda: (
+                wait_for(lambda: len(kept()) > 1, 60, "two"),
+                end(machines.processes["scheduler"]),
+            )
+        )
+        killer.start()
+        lab.grade(expect=2, scheduler=machines.address)
+        killer.join()
+        said = capsys.readouterr().err
+        assert f"The Dask scheduler at {machines.address} is gone. What is graded is kept" in said
+        assert "Traceback" not in said
+        before = kept()
+        assert 2 <= len(before) < 6 and len(lab.rows()) == len(before)
         machines.start()
-        machines.add("second", "--no-nanny", *STAND_IN, kit=kit)
-        rest = [order for order in orders if order["student"] not in points(found)]
-        found += run(machines, rest)
-    assert points(found) == wanted(orders)
+        machines.add("second", "--no-nanny", *QUICK, kit=kit)
+        rows = lab.grade(scheduler=machines.address)
+    assert sorted(rows) == students and len(kept()) == 6
+    assert {path: kept()[path] for path in before} == before
+    assert len({row["points"] for row in rows.values()}) == 1 and lab.scores() == {
+        student: row["points"] for student, row in rows.items()
+    }
 
 
 # Clusters that can't be used
 
 
-def test_no_scheduler(monkeypatch):
+def test_no_scheduler(lab, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1.0)
-    with pytest.raises(CourseError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        DaskCluster("tcp://127.0.0.1:9").__enter__()
+    lab.submit("ada", worked())
+    lab.grade(expect=2, scheduler="tcp://127.0.0.1:9")
+    assert "No Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
 def test_no_worker(tmp_path, monkeypatch, capsys):
