@@ -1,8 +1,8 @@
 """A stand-in for grading.worker without torch and kernels: `python quick_worker.py FOLDER`.
 
 Points depend on the answers alone, and so many seconds are told as an answer has letters. An answer may ask
-for trouble in a comment: `# trouble: die`, `die once`, `hang`, `rubbish`, `raise`, `chatter`, `large` or
-`sleep SECONDS`.
+for trouble in a comment: `# trouble: die`, `die once`, `crash`, `crash once`, `hang`, `rubbish`, `raise`,
+`chatter`, `large` or `sleep SECONDS`.
 """
 
 import json
@@ -41,6 +41,8 @@ def answer(order: dict) -> bytes:
     source = "\n".join(cell["source"] for cell in order["notebook"]["cells"])
     asked = re.search(r"# trouble: (\w+) ?(\S*)", source)
     what, more = asked.groups() if asked else ("", "")
+    if what == "crash" and (not more or not _before(order)):
+        return json.dumps({"record": record(order) | {"status": "crashed", "reason": "Cell 3."}}).encode()
     if what == "die" and (not more or not _before(order)):
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "hang":

@@ -87,6 +87,13 @@ def test_a_worker_that_dies_once_is_replaced(quick, tmp_path):
     assert before.record == after.record
 
 
+@pytest.mark.parametrize(("trouble", "status"), [("crash", "crashed"), ("crash once", "graded")])
+def test_a_dead_kernel_is_the_student_s_doing_only_if_it_dies_again(quick, tmp_path, trouble, status):
+    with pool.Worker() as worker:
+        done = worker.grade(order(tmp_path, trouble=trouble))
+    assert done.record.status == status and done.audit["troubles"] == ["Cell 3."]
+
+
 def test_an_error_of_the_run_is_an_answer(quick, tmp_path):
     """Were it tried again, a broken judge would cost three runs a student."""
     with pool.Worker() as worker:
