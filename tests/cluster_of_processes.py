@@ -35,10 +35,10 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
 
 
 class Cluster:
-    """A scheduler and its workers; `folder` gets a folder and a log for each process."""
+    """A scheduler and its workers; `folder` gets a folder and a log for each process, `env` goes to all."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
+        self.folder, self.env = folder, env or {}
         self.address = ""
         self.processes: dict[str, subprocess.Popen] = {}
 
@@ -58,15 +58,13 @@ class Cluster:
         wait_for(lambda: place.exists() and place.read_text().strip().endswith("}"), 60, "scheduler")
         self.address = json.loads(place.read_text())["address"]
 
-    def add(
-        self, name: str, *options: str, kit: Path | None = None, env: dict[str, str] | None = None
-    ) -> None:
-        """Start a worker with one thread in `folder/name`, with its own copy of the kit unless one is given."""
+    def add(self, name: str, *options: str, kit: Path | None = None) -> None:
+        """Start a worker with one thread in `folder/name`, with a copy of the kit unless one is given."""
         place = self.folder / name
         place.mkdir(exist_ok=True)
         kit = kit or copy_kit(place / "kit")
         own = ["--nthreads", "1", "--local-directory", str(place), "--name", name]
-        self._run(name, "worker", self.address, *own, *options, env={"PYTHONPATH": str(kit), **(env or {})})
+        self._run(name, "worker", self.address, *own, *options, env={"PYTHONPATH": str(kit)})
 
     def _run(self, name: str, *command: str, env: dict[str, str] | None = None) -> None:
         place = self.folder / name
@@ -75,7 +73,7 @@ class Cluster:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "dask", *command, *ONLY_HERE],
                 cwd=place,
-                env=os.environ | (env or {}),
+                env=os.environ | self.env | (env or {}),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -97,11 +95,7 @@ class Cluster:
 
 
 def end(process: subprocess.Popen) -> None:
-    """End a process and all that it started."""
+    """End a process of the cluster and its nanny's worker; what that had started ends with its input."""
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

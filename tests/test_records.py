@@ -114,14 +114,19 @@ class Lab:
             hand_in(folder, notebook, name)
         return folder
 
-    def grade(self, expect: int = 0, **options: object) -> dict[str, dict]:
-        """Rows by student after one call."""
+    def arguments(self, **options: object) -> argparse.Namespace:
         places = {"submissions": str(self.submissions), "json": str(self.file)}
         usual = {"module": MODULE, "gradebook": None, "no_sandbox": False, "force": False, **places}
-        usual |= {"jobs": 1, "scheduler": None}
+        return argparse.Namespace(**{**usual, "jobs": 1, "scheduler": None, **options})
+
+    def grade(self, expect: int = 0, **options: object) -> dict[str, dict]:
+        """Rows by student after one call."""
         self.runs.clear()
-        status = engine.main(argparse.Namespace(**{**usual, **options}))
+        status = engine.main(self.arguments(**options))
         assert status == expect
+        return self.rows()
+
+    def rows(self) -> dict[str, dict]:
         rows = json.loads(self.file.read_text())["submissions"] if self.file.exists() else []
         return {row["student"]: row for row in rows}
 

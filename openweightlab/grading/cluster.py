@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -199,13 +198,14 @@ class DaskCluster:
 
     def run(self, orders: Iterable[Order]) -> Iterator[Done]:
         """Each order once with its record, in the order in which they are done; see Executor."""
-        orders = iter(orders)
-        for order in islice(orders, 1):
+        coming = iter(orders)
+        order = next(coming, None)
+        if order:
             self._check(order["sandbox"])
-            self._send(order, [])
-        while self._sent:
-            for order in islice(orders, max(AHEAD * self._count_threads() - len(self._sent), 0)):
+        while order or self._sent:
+            while order and len(self._sent) < AHEAD * self._count_threads():
                 self._send(order, [])
+                order = next(coming, None)
             done = self._next()
             if done:
                 yield done
@@ -218,8 +218,8 @@ class DaskCluster:
                 done.append(self._take(self._ended.get_nowait()))
         if self._sent and self._client.status == "running":
             with contextlib.suppress(OSError):
-                self._client.run(stop, list(self._sent), wait=False, on_error="ignore")
                 self._client.cancel([sent.future for sent in self._sent.values()])
+                self._client.run(stop, list(self._sent), on_error="ignore")
         self._sent.clear()
         self._client.close()
         return [one for one in done if one]

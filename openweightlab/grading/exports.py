@@ -8,6 +8,7 @@ import csv
 import html
 import io
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,7 +59,11 @@ def canvas(found: ClassResults, everything: bool = False, column: str = "") -> R
     ]
     for result in found.results:
         name = result.name or result.student
-        rows.append([name, result.number, "", result.student, "", _final(result, everything)])
+        collected = re.fullmatch(
+            r"[0-9]+", result.student
+        )  # `owl collect` named the folder by Canvas's number
+        number, login = (result.student, "") if collected else (result.number, result.student)
+        rows.append([name, number, "", login, "", _final(result, everything)])
     return rows
 
 
@@ -72,8 +77,10 @@ def moodle(found: ClassResults, everything: bool = False) -> Rows:
     rows: Rows = [[*head, "Last modified (grade)", "Feedback comments"]]
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     for result in found.results:
-        identifier = f"Participant {result.number}" if result.number else ""
-        who = [identifier, result.name, result.student, result.email]
+        collected = re.search(r"_([0-9]+)$", result.student)  # by name and Moodle's number
+        number = result.number or (collected[1] if collected else "")
+        identifier = f"Participant {number}" if number else ""
+        who = [identifier, result.name, "" if collected else result.student, result.email]
         mark = _final(result, everything)
         said = _feedback(found, result) if mark != "" else ""
         rows.append([*who, mark, _points(found.most), now, said])

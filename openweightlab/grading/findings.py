@@ -7,6 +7,7 @@ import numpy as np
 
 from . import exports, itemanalysis, similarity
 from .results import UNGRADED, ClassResults, Result
+from .run import Record
 
 WORTH_A_LOOK = {
     "tampered": "a check or its metadata was changed",
@@ -27,6 +28,17 @@ STATES = ("graded", "zero", "failed", "missing", UNGRADED)
 
 
 @dataclass(frozen=True)
+class Way:
+    """How some of the class were graded: sandbox and versions; seconds in the median, MiB at most."""
+
+    sandbox: str
+    versions: str
+    students: int
+    seconds: float
+    mib: float
+
+
+@dataclass(frozen=True)
 class Findings:
     """A class's results and what follows from them; `look` is (student, or "" for all, why)."""
 
@@ -42,10 +54,37 @@ class Findings:
         return np.array([result.points for result in self.found.results if result.final])
 
     @property
+    def ways(self) -> list[Way]:
+        """The ways in which records were made, the commonest first; one, if all is well."""
+        records = [result.record for result in self.found.results if result.record and result.record.sandbox]
+        groups: dict[tuple[str, str], list[Record]] = {}
+        for record in records:
+            versions = ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))
+            groups.setdefault((record.sandbox, versions), []).append(record)
+        ways = [
+            Way(
+                *key, len(those), float(np.median([r.seconds for r in those])), max(r.peak_mib for r in those)
+            )
+            for key, those in groups.items()
+        ]
+        return sorted(ways, key=lambda way: -way.students)
+
+    @property
     def states(self) -> dict[str, int]:
         """How many students are in each state; states that nobody is in are left out."""
         counts = Counter(result.state for result in self.found.results)
         return {state: counts[state] for state in STATES if counts[state]}
+
+
+def histogram(marks: np.ndarray, most: float, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and edges, the edges being whole numbers of points; at most about so many bins.
+
+    >>> histogram(np.array([0.0, 5.5, 9.0]), 9.0, 5)[1].tolist()
+    [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    """
+    width = max(1.0, np.ceil(most / bins))
+    edges = np.arange(0.0, max(most, *marks) + width, width)
+    return np.histogram(marks, edges)
 
 
 def work_out(found: ClassResults) -> Findings:

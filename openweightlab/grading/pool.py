@@ -161,7 +161,10 @@ class Worker:
             return self._process
 
     def grade(self, order: Order) -> Done:
-        """Have one order run, up to three times in all should the worker fail.
+        """Have one order run: up to three times in all should the worker fail or the kernel die.
+
+        A kernel's death may be the student's doing or the machine's, which runs out of memory, say; what
+        happens twice is taken for the student's.
 
         Raises:
             Closed: the worker was closed, before or meanwhile.
@@ -170,6 +173,9 @@ class Worker:
         with self._working:
             for _ in range(TRIES):
                 record, trouble = self._try(order, audit)
+                died = record.status == "crashed" and "infrastructure" not in record.flags
+                if died and record.reason not in audit["troubles"]:
+                    trouble = record.reason
                 if not trouble:
                     break
                 audit["troubles"].append(trouble)

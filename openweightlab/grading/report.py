@@ -1,7 +1,6 @@
 """`owl report`: a module's marks, what they say about its questions, and what to look at by hand."""
 
 import argparse
-import json
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,8 @@ import numpy as np
 
 from . import exports, reportpage, similarity
 from .course import CourseError, find_course
-from .findings import Findings, work_out
+from .findings import Findings, histogram, work_out
+from .records import audit as audit_of
 from .records import write_whole
 from .results import Answer, ClassResults, Result, gather
 from .similarity import Pair
@@ -32,18 +32,24 @@ def main(args: argparse.Namespace) -> int:
             return 0
         findings = work_out(found)
         print(text(findings))
-        if args.html:
-            write_whole(Path(args.html), reportpage.page(findings))
-        if args.csv:
-            exports.write(found, Path(args.csv), args.format, args.all, args.column)
-            print(f"\n{_exported(found, args)}")
+        _write(findings, args)
     except CourseError as error:
         print(f"owl report: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"owl report: {error.filename or 'a file'} can't be written: {error.strerror}", file=sys.stderr)
-        return 2
     return 0
+
+
+def _write(findings: Findings, args: argparse.Namespace) -> None:
+    """The files that were asked for; raises CourseError when one can't be written."""
+    try:
+        if args.html:
+            write_whole(Path(args.html), reportpage.page(findings))
+        if args.csv:
+            exports.write(findings.found, Path(args.csv), args.format, args.all, args.column)
+    except OSError as error:
+        raise CourseError(f"{error.filename} can't be written: {error.strerror}") from error
+    if args.csv:
+        print(f"\n{_exported(findings.found, args)}")
 
 
 def _exported(found: ClassResults, args: argparse.Namespace) -> str:
@@ -66,6 +72,7 @@ def text(findings: Findings) -> str:
         _section("Probably our fault: most who answered fail the same case", _failures(findings)),
         _section("To look at by hand", [f"{_name(who)}: {why}" for who, why in findings.look]),
         _section("Alike", _pairs(findings)),
+        _section("How it was graded", _ways(findings)),
     ]
     return "\n\n".join("\n".join(map(shown, part)) for part in parts if part)
 
@@ -99,12 +106,12 @@ def _marks(marks: np.ndarray, most: float) -> Iterator[str]:
         return
     low, middle, high = np.percentile(marks, [25, 50, 75])
     yield (
-        f"{len(marks)} final marks: mean {marks.mean():.1f}, median {middle:g}, "
-        f"middle half {low:g} to {high:g}, lowest {marks.min():g}, highest {marks.max():g}"
+        f"{len(marks)} final marks: mean {marks.mean():.1f}, median {middle:.1f}, "
+        f"middle half {low:.1f} to {high:.1f}, lowest {marks.min():g}, highest {marks.max():g}"
     )
-    counts, edges = np.histogram(marks, BINS, (0, max(most, marks.max())))
+    counts, edges = histogram(marks, most, BINS)
     for count, start, end in zip(counts, edges, edges[1:], strict=False):
-        yield f"  {start:5.1f} to {end:5.1f}  {'█' * round(BAR * count / counts.max())} {count}"
+        yield f"{start:5g} to {end:3g}  {'█' * round(BAR * count / counts.max())} {count}"
 
 
 def _items(findings: Findings) -> Iterator[str]:
@@ -125,6 +132,14 @@ def _failures(findings: Findings) -> Iterator[str]:
         yield f"{failure.id}: {often} fail “{failure.case}”; most often: {failure.message}"
 
 
+def _ways(findings: Findings) -> Iterator[str]:
+    for way in findings.ways:
+        cost = f"{way.seconds:.1f} s in the median, {way.mib:.0f} MiB at most"
+        yield f"{way.students} students: sandbox {way.sandbox}, {way.versions}; {cost}"
+    if len(findings.ways) > 1:
+        yield "Not all marks were made in the same way. To make them so, call `owl grade` again."
+
+
 def _pairs(findings: Findings) -> Iterator[str]:
     likeness = findings.likeness
     if not likeness.pairs:
@@ -142,7 +157,8 @@ def _pairs(findings: Findings) -> Iterator[str]:
 def pair_in_words(pair: Pair) -> str:
     """One close pair in a line."""
     same = f", letter for letter in {', '.join(pair.verbatim)}" if pair.verbatim else ""
-    return f"{pair.likeness:.2f}  {pair.first} and {pair.second}: {', '.join(pair.questions)}{same}"
+    where = f"{', '.join(pair.questions)}{same}; next nearest {pair.next:.2f}"
+    return f"{pair.likeness:.2f}  {pair.first} and {pair.second}: {where}"
 
 
 def audit(found: ClassResults, student: str) -> str:
@@ -176,20 +192,12 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
         yield "sandbox", result.record.sandbox
         yield "took", f"{result.record.seconds:g} s, at most {result.record.peak_mib:g} MiB of memory"
         yield "versions", ", ".join(f"{name} {number}" for name, number in result.record.versions.items())
-    yield from beside(result.path)
-
-
-def beside(path: Path | None) -> Iterator[tuple[str, str]]:
-    """What else grading kept under the record's name: on which machine it ran, when, and its log."""
-    for other in sorted(path.parent.glob(f"{path.stem}.*")) if path else ():
-        if other != path and other.suffix == ".json":
-            try:
-                kept = json.loads(other.read_text("utf-8"))
-            except (OSError, ValueError):
-                continue
-            yield from (
-                ((str(key), str(value)) for key, value in kept.items()) if isinstance(kept, dict) else ()
-            )
+    about = audit_of(result.path) if result.path else {}
+    yield "machine", f"{about.get('machine', '')} (process {about.get('pid', '?')})" if about else ""
+    yield "from, to", f"{about.get('started', '?')}, {about.get('ended', '?')}" if about else ""
+    yield from (("lost try", str(trouble)) for trouble in about.get("troubles", ()))
+    yield from (("log", line) for line in str(about.get("log", "")).splitlines())
+    yield from (("hash of", f"{part}: {value}") for part, value in about.get("parts", {}).items())
 
 
 def _answer(id: str, title: str, answer: Answer) -> Iterator[str]:

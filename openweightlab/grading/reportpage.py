@@ -9,10 +9,10 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from .feedback import POLICY
-from .findings import Findings
+from .findings import Findings, histogram
 from .itemanalysis import FEW, WEAK
 from .results import Answer
 from .similarity import ALIKE, BINS, NO_PROOF
@@ -72,9 +72,8 @@ def plot_marks(findings: Findings) -> Markup:
     marks, most = findings.marks, findings.found.most
     figure = Figure((INCHES, 2.6), layout="constrained")
     axes = figure.subplots()
-    counts, edges, _ = axes.hist(
-        marks, bins=min(20, max(5, round(most))), range=(0, max(most, marks.max())), color=BAR
-    )
+    counts, edges = histogram(marks, most, 20)
+    axes.bar(edges[:-1], counts, np.diff(edges) * 0.94, align="edge", color=BAR)
     axes.set(xlabel=f"mark (points of {most:g})", ylabel="students")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     top = int(np.argmax(counts))
@@ -112,6 +111,8 @@ def plot_likeness(findings: Findings) -> Markup:
     axes.bar(edges[:-1], counts, 0.02, align="edge", color=[MARKED if marked else BAR for marked in listed])
     axes.set(xlabel="likeness (weighted share of code in common)", ylabel="pairs", xlim=(0, 1))
     axes.set_yscale("symlog", linthresh=1)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     about = f"Histogram of {likeness.compared} pairs by likeness; {counts[listed].sum()} from {ALIKE} on."
     return drawn(figure, "likeness", about)
 

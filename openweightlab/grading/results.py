@@ -34,9 +34,9 @@ from sqlalchemy.orm import Query
 from . import records
 from .autograde import students as handed_in
 from .course import Course, CourseError
-from .gradebook import gradebook
+from .gradebook import Book, checked_url, plainly, shown
 from .judge import NOT_ANSWERED
-from .roster import read_list, safe_id
+from .roster import Person, read_list, safe_id
 from .run import Record
 
 FAILED = ("timeout", "crashed", "unreadable")
@@ -134,6 +134,13 @@ class ClassResults:
     results: list[Result]
 
     @property
+    def title(self) -> str:
+        """The notebook's own title, if it has one."""
+        return next(
+            (cell.source[2:].split("\n")[0] for cell in self.release.cells if cell.source[:2] == "# "), ""
+        )
+
+    @property
     def most(self) -> float:
         """The points that can be had."""
         return sum(item.most for item in self.items.values())
@@ -158,17 +165,14 @@ def gather(
         CourseError: no such module, no such folder, or a gradebook that can't be read or lacks the module.
     """
     release = course.release(module)
-    with _coursedir(course, module, submissions, url) as coursedir, gradebook(coursedir) as book:
+    with _coursedir(course, module, submissions, url) as coursedir, Book(coursedir) as book:
         try:
             notebook = book.find_notebook(module, module)
         except MissingEntry:
-            where = coursedir.db_url
+            where = shown(coursedir.db_url)
             raise CourseError(f"The gradebook {where} has no marks for {module}: call `owl grade`") from None
         found = _students(book, handed_in(coursedir, module))
-        for person in read_list(roster) if roster else ():
-            result = found.setdefault(safe_id(person.id or person.number), Result(person.id or person.number))
-            result.name, result.email = person.name or result.name, person.email or result.email
-            result.number = person.number or result.number
+        _add_people(read_list(roster) if roster else [], found)
         _add_marks(book, notebook, found)
         autograded = {name: _autograded(coursedir, module, name) for name in found}
     for name, result in found.items():
@@ -194,17 +198,15 @@ def _coursedir(
         if url:
             app.coursedir.db_url = url
         _must_exist(app.coursedir.db_url)
-        yield app.coursedir
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise CourseError(f"The gradebook {app.coursedir.db_url} can't be read: {reason}") from error
+        with plainly(app.coursedir.db_url):
+            yield app.coursedir
     finally:
         os.chdir(before)
 
 
 def _must_exist(url: str) -> None:
     """Raise CourseError for a file that is not there; nbgrader would make an empty one."""
-    where = sqlalchemy.engine.make_url(url)
+    where = checked_url(url)
     if where.get_backend_name() == "sqlite" and not Path(where.database or "").is_file():
         raise CourseError(f"There is no gradebook {where.database}: nothing is graded yet, call `owl grade`")
 
@@ -218,6 +220,16 @@ def _students(book: Gradebook, folders: list[str]) -> dict[str, Result]:
         result.name = ", ".join(filter(None, (last, first)))
         result.email, result.number = email or "", number or ""
     return found
+
+
+def _add_people(people: list[Person], found: dict[str, Result]) -> None:
+    """What the class's list says, also of those who handed in nothing."""
+    for person in people:
+        if person.id:
+            id = safe_id(person.id)
+            result = found.setdefault(id, Result(id))
+            result.name, result.email = person.name or result.name, person.email or result.email
+            result.number = person.number or result.number
 
 
 def _add_marks(book: Gradebook, notebook: Notebook, found: dict[str, Result]) -> None:

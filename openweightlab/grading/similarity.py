@@ -9,7 +9,8 @@ Two choices are ours, since short answers to small questions are alike by nature
 are kept, not copydetect's winnowed sample, which depends on Python's random hash seed. And a run weighs
 log2((students + 1) / students who have it): what the whole class writes says nothing, what two have and
 nobody else says much. Likeness is the weighted share of runs that two have in common. All pairs are a few
-sparse products: 500 students, 124,750 pairs, take well under a second once their tokens are read.
+sparse products: 500 students with module 01's eight answers, 124,750 pairs, took 7 seconds on one core, 6 of
+them for the tokens; copydetect's own comparison, pair by pair, would have taken two minutes.
 """
 
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Pair:
     likeness: float
     questions: tuple[str, ...]  # in which they are alike
     verbatim: tuple[str, ...]  # of these, equal letter for letter
-    others: float  # how many more students have the same code, in the median
+    next: float  # the greatest likeness that either has with anybody else
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,12 @@ class Likeness:
 def compare(found: ClassResults) -> Likeness:
     """Compare every student's answers in code with everybody else's; no code is run."""
     known = _release_runs(found)
-    runs = {result.student: _runs(result, known) for result in found.results}
+    columns: dict[tuple[str, int], int] = {}
+    runs = {result.student: _columns(result, known, columns) for result in found.results}
     names = [name for name, those in runs.items() if len(those) >= LEAST]
     if len(names) < 2:
         return Likeness(len(names))
-    columns = {run: n for n, run in enumerate(dict.fromkeys(chain.from_iterable(runs[n] for n in names)))}
-    matrix = _matrix([runs[name] for name in names], columns)
+    matrix = _matrix([runs[name] for name in names], len(columns))
     counts, close = _all_pairs(matrix)
     close.sort(key=lambda pair: (-pair[3], pair))
     sources = {result.student: result.sources for result in found.results}
@@ -90,8 +91,10 @@ def _release_runs(found: ClassResults) -> set[int]:
     return set(chain.from_iterable(map(hashes, code)))
 
 
-def _runs(result: Result, known: set[int]) -> set[tuple[str, int]]:
-    return {(id, run) for id, source in result.sources.items() for run in hashes(source) - known}
+def _columns(result: Result, known: set[int], columns: dict[tuple[str, int], int]) -> np.ndarray:
+    """A student's runs, question by question, as numbers of columns; new ones are added to `columns`."""
+    runs = [(id, run) for id, source in result.sources.items() for run in hashes(source) - known]
+    return np.array([columns.setdefault(run, len(columns)) for run in runs], dtype=np.int32)
 
 
 def hashes(source: str) -> set[int]:
@@ -104,30 +107,36 @@ def hashes(source: str) -> set[int]:
     return set(hashed_kgrams(tokens, K).tolist())
 
 
-def _matrix(runs: list[set[tuple[str, int]]], columns: dict[tuple[str, int], int]) -> Any:
+def _matrix(runs: list[np.ndarray], width: int) -> Any:
     """A row for each student, a column for each run; 1 where the student has it."""
-    rows = np.repeat(np.arange(len(runs)), [len(those) for those in runs])
-    places = np.fromiter((columns[run] for those in runs for run in those), int, len(rows))
-    return sparse.csr_matrix((np.ones(len(rows)), (rows, places)), (len(runs), len(columns)))
+    rows, places = np.repeat(np.arange(len(runs)), [len(those) for those in runs]), np.concatenate(runs)
+    return sparse.csr_matrix((np.ones(len(rows)), (rows, places)), (len(runs), width))
 
 
 def _weights(matrix: Any) -> np.ndarray:
-    """What each run is worth, in bits."""
-    return np.log2((matrix.shape[0] + 1) / np.asarray(matrix.sum(axis=0)).ravel())
+    """What each run is worth, in bits; nothing where nobody who is compared has it."""
+    have = np.asarray(matrix.sum(axis=0)).ravel()
+    return np.log2((matrix.shape[0] + 1) / np.maximum(have, 1)) * (have > 0)
+
+
+def _common(matrix: Any, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Bits that these rows have in common with all, and their likeness; rounded, for sums in any order."""
+    weighted = matrix.multiply(_weights(matrix)).tocsr()
+    total = np.asarray(weighted.sum(axis=1)).ravel()
+    common = (weighted[rows] @ matrix.T).toarray()
+    return np.round(common, 6), np.round(common / (total[rows][:, None] + total[None, :] - common), 6)
 
 
 def _all_pairs(matrix: Any) -> tuple[np.ndarray, list[tuple[int, int, float, float]]]:
     """How many pairs have which likeness, and the close ones: (row, row, likeness, bits in common)."""
-    weighted = matrix.multiply(_weights(matrix)).tocsr()
-    total = np.asarray(weighted.sum(axis=1)).ravel()
-    counts, close = np.zeros(BINS, int), []
-    for start in range(0, matrix.shape[0], BLOCK):
-        common = (weighted[start : start + BLOCK] @ matrix.T).toarray()
-        value = np.round(common / (total[start : start + BLOCK, None] + total[None, :] - common), 6)
-        later = np.arange(matrix.shape[0])[None, :] > np.arange(start, start + len(value))[:, None]
-        counts += np.histogram(value[later], BINS, (0.0, 1.0 + 1e-9))[0]
-        for a, b in np.argwhere(later & (value >= ALIKE)):
-            close.append((start + int(a), int(b), float(value[a, b]), round(float(common[a, b]), 6)))
+    counts, close, everybody = np.zeros(BINS, int), [], np.arange(matrix.shape[0])
+    for start in range(0, len(everybody), BLOCK):
+        rows = everybody[start : start + BLOCK]
+        bits, likeness = _common(matrix, rows)
+        later = everybody[None, :] > rows[:, None]
+        counts += np.histogram(likeness[later], BINS, (0.0, 1.0 + 1e-9))[0]
+        for a, b in np.argwhere(later & (likeness >= ALIKE)):
+            close.append((start + int(a), int(b), float(likeness[a, b]), float(bits[a, b])))
     return counts, close
 
 
@@ -150,6 +159,6 @@ def _pair(
     ]
     mine, theirs = sources[names[a]], sources[names[b]]
     verbatim = [id for id in alike if bare(mine[id]) == bare(theirs[id])]
-    others = float(np.median(np.asarray(matrix.sum(axis=0)).ravel()[both])) - 2
+    near = np.delete(_common(matrix, [a, b])[1], [a, b], axis=1)
     where, same = (tuple(id.removesuffix("-answer") for id in ids) for ids in (alike, verbatim))
-    return Pair(names[a], names[b], likeness, where, same, others)
+    return Pair(names[a], names[b], likeness, where, same, float(near.max(initial=0.0)))

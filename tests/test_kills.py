@@ -1,0 +1,146 @@
+"""Twenty times `kill -9` at random moments, and calls until it is through: the marks of an undisturbed class.
+
+Fourteen kills hit calls whose workers are stand-ins, six a real class; there kernels are hit, too.
+"""
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from class_of_submissions import MODULE as REAL
+from class_of_submissions import Grading, environment, make_course, program, variant
+from test_normalise import MODULE
+from test_pool import FORK, Class
+
+from openweightlab.grading import records
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """A process's descendants; one that is gone has none."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def strike(grader: int, kind: str, chance: random.Random) -> bool:
+    """Kill the call itself, one of its workers, or a child of theirs, if there is one; whether it was hit."""
+    found = tree(grader)
+    with suppress(psutil.NoSuchProcess):
+        workers = [process for process in found if process.ppid() == grader]
+        children = [process for process in found if process not in workers]
+        victims = {"grader": [psutil.Process(grader)], "worker": workers, "child": children}[kind]
+        if victims:
+            chance.choice(victims).kill()
+            return True
+    return False
+
+
+def disturb(start: Callable[[], Any], kills: list[str], longest: float, chance: random.Random) -> list[str]:
+    """Call until it comes through, with kills at random moments on the way; those not needed until then.
+
+    Nothing outlives a call that was killed.
+    """
+    call, left = start(), list(kills)
+    while True:
+        call.join(chance.uniform(0.05, longest) if left else None)
+        if call.exitcode is not None:
+            assert call.exitcode == 0
+            return left
+        started = tree(call.pid)
+        if left and strike(call.pid, left[0], chance) and left.pop(0) == "grader":
+            call.join()
+            assert psutil.wait_procs(started, timeout=60)[1] == []
+            call = start()
+
+
+def kept(store: Path, module: str) -> dict[str, list[bytes]]:
+    """The records of each student, times aside."""
+    found: dict[str, list[bytes]] = {}
+    for path in sorted((store / "records" / module).glob("*/*.json")):
+        record = records.load(path)
+        assert record, path
+        found.setdefault(path.parent.name, []).append(records.canonical(record))
+    return found
+
+
+def test_fourteen_kills_of_calls_and_workers(tmp_path, monkeypatch):
+    chance = random.Random(14)
+    many = Class(tmp_path, monkeypatch)
+    names = many.submit_many(24, "sleep 0.2")
+    empty = (many.root / "gradebook.db").read_bytes()
+    many.grade(jobs=2)
+    undisturbed = many.file.read_bytes(), many.scores(), kept(many.root / ".owl", MODULE)
+    assert list(undisturbed[2]) == names and all(len(found) == 1 for found in undisturbed[2].values())
+    kills = ["grader", "worker"] * 7
+    chance.shuffle(kills)
+    while kills:
+        (many.root / "gradebook.db").write_bytes(empty)
+        for place in (many.root / ".owl", many.root / "autograded"):
+            shutil.rmtree(place)
+        many.file.unlink()
+        kills = disturb(lambda: many.start(jobs=2), kills, 1.0, chance)
+        while any("infrastructure" in row["flags"] for row in many.rows().values()):
+            many.grade(jobs=2)  # a submission whose worker was hit three times has its chance again
+        assert (many.file.read_bytes(), many.scores(), kept(many.root / ".owl", MODULE)) == undisturbed
+    assert psutil.Process().children(recursive=True) == []
+
+
+@pytest.fixture
+def temporary():
+    """A folder for temporary files, with a short name: the paths of sockets may have 107 letters."""
+    with tempfile.TemporaryDirectory(prefix="owl-kills-") as folder:
+        yield Path(folder)
+
+
+def outcome(door: Grading) -> tuple[Any, ...]:
+    """All that came of a class, times aside."""
+    rows = door.rows()
+    for row in rows.values():
+        del row["seconds"], row["peak_mib"]
+    return rows, door.gradebook(), kept(door.root / ".owl", REAL)
+
+
+@pytest.mark.needs_bwrap
+def test_six_kills_of_a_real_class_down_to_its_kernels(temporary):
+    chance = random.Random(6)
+    kills = ["grader", "worker", "child"] * 2
+    chance.shuffle(kills)
+    students = [variant(0), variant(2), variant(7)]
+    settings = environment() | {"TMPDIR": str(temporary)}
+
+    def start(door: Grading) -> Any:
+        order = ["grade", REAL, "--submissions", str(door.submissions), "--json", str(door.file)]
+        call = FORK.Process(target=_become, args=([program("owl"), *order], door, settings))
+        call.start()
+        return call
+
+    calm = make_course("calm", students)
+    assert disturb(lambda: start(calm), [], 0, chance) == []
+    while kills:
+        door = make_course(f"killed {len(kills)}", students)
+        kills = disturb(lambda door=door: start(door), kills, 8.0, chance)
+        while any("infrastructure" in row["flags"] for row in door.rows().values()):
+            disturb(lambda door=door: start(door), [], 0, chance)
+        assert outcome(door) == outcome(calm)
+        assert list(door.rows()) == [student.name for student in students]
+    assert list(temporary.iterdir()) == []
+
+
+def _become(command: list[str], door: Grading, environment: dict[str, str]) -> None:
+    """Become that command, in a door's folder, with its output in the door's log."""
+    os.chdir(door.root)
+    log = os.open(door.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.execve(command[0], command, environment)
