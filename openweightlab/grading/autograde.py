@@ -159,8 +159,8 @@ class CourseAutograde(Autograde):
         with books.gradebook(self.coursedir) as book:
             book.try_to_write()
             news = books.register(self.coursedir, self._module, self)
-            cells = books.known_cells(book, self._module)
-            release = self.course.release(self._module)
+            cells, release = books.known_cells(book, self._module), self.course.release(self._module)
+            _compare(release, cells)
             self._desk = _Desk(book, release, cells, self._steps(), self._late(), self._masters())
             try:
                 yield news
@@ -196,7 +196,7 @@ class CourseAutograde(Autograde):
     def task(self, student: str) -> records.Task:
         """A student's submission as it is graded, under the course's settings."""
         folder = submission_folder(self.coursedir, student, self._module)
-        submission = fitted(folder, self._module, self._desk.release, self._desk.cells)
+        submission = prepare(folder, self._module, self._desk.release, self._desk.cells)
         return self._judge.task(submission.notebook, str(self.course.root), self._module, student)
 
     def take_in(self, task: records.Task, record: Record) -> dict[str, Mark]:
@@ -342,7 +342,7 @@ def _comment(cell: NotebookNode, reason: str, whole: list[str]) -> str | None:
     return "No response." if untouched else None
 
 
-def fitted(folder: Path, module: str, release: NotebookNode, cells: dict[str, Cell]) -> Normalised:
+def prepare(folder: Path, module: str, release: NotebookNode, cells: dict[str, Cell]) -> Normalised:
     """A submission as it is graded: normalised, with the gradebook's own source in every locked cell.
 
     The two differ where an instructor added nbgrader's hidden tests, which the release lacks. What was seen
@@ -360,10 +360,14 @@ def fitted(folder: Path, module: str, release: NotebookNode, cells: dict[str, Ce
     return submission
 
 
-def prepare(coursedir: CourseDirectory, course: Course, module: str, folder: Path) -> Normalised:
-    """`fitted`, with all of it looked up."""
-    with books.gradebook(coursedir) as book:
-        return fitted(folder, module, course.release(module), books.known_cells(book, module))
+def _compare(release: NotebookNode, cells: dict[str, Cell]) -> None:
+    """Raise CourseError where exercises/ has other cells than the gradebook, which has solutions/'s."""
+    ours = {cell.metadata.get("nbgrader", {}).get("grade_id") for cell in release.cells} - {None}
+    if ours != set(cells):
+        raise CourseError(
+            "exercises/ and solutions/ don't agree; only one of them has "
+            f"{', '.join(sorted(ours ^ set(cells)))}. Make exercises/ from solutions/ again"
+        )
 
 
 def _handed_in(task: records.Task) -> str:

@@ -199,12 +199,6 @@ def known_cells(book: Book, module: str) -> dict[str, Cell]:
         }
 
 
-def gradebook_cells(coursedir: CourseDirectory, module: str) -> dict[str, Cell]:
-    """`known_cells` of a gradebook that isn't open."""
-    with gradebook(coursedir) as book:
-        return known_cells(book, module)
-
-
 def find(book: Book, module: str, student: str) -> SubmittedNotebook | None:
     """A student's submission as the gradebook has it; to be called within a transaction."""
     try:

@@ -24,9 +24,10 @@ class Judge(Execute):
     """
 
     sandbox = Enum(
-        ["auto", "bubblewrap", "none"],
+        ["auto", "cgroup+bubblewrap", "bubblewrap", "landlock", "none"],
         "auto",
-        help="Where students' code runs: bubblewrap if it works (auto), nowhere else, or unprotected (none).",
+        help="Where students' code runs: the strongest sandbox that works (auto), this one or not at all, or "
+        "unprotected (none).",
     ).tag(config=True)
 
     limits = Dict(
@@ -49,7 +50,7 @@ class Judge(Execute):
         self._limits()
         try:
             sandbox.choose(self.sandbox)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise CourseError(f"{error} (c.Judge.sandbox is {self.sandbox!r})") from None
 
     def _limits(self) -> Limits:
@@ -61,7 +62,14 @@ class Judge(Execute):
 
 
 def show(nb: NotebookNode, record: Record) -> None:
-    """Write a record into the notebook: points and explanations in check cells, outputs elsewhere."""
+    """Write a record into the notebook: points and explanations in check cells, outputs elsewhere.
+
+    Raises:
+        ValueError: a check cell without a result, which nbgrader would give full marks.
+    """
+    lacking = {_checked(cell) for cell in nb.cells} - {"", *record.questions}
+    if lacking:
+        raise ValueError(f"the record has no result for {', '.join(sorted(lacking))}")
     for cell, outputs in zip(nb.cells, record.outputs, strict=True):
         if cell.cell_type == "code":
             result = record.questions.get(_checked(cell))
