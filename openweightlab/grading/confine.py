@@ -50,7 +50,7 @@ def limit(memory_mib: int, cpu_seconds: float, file_mib: int, tasks: int) -> Non
         "RLIMIT_CPU": int(cpu_seconds) + 5,
         "RLIMIT_FSIZE": file_mib * 2**20,
         "RLIMIT_NPROC": tasks,
-        "RLIMIT_NOFILE": 1024,
+        "RLIMIT_NOFILE": 256,
         "RLIMIT_CORE": 0,
     }
     for name, most in limits.items():
@@ -160,6 +160,7 @@ def _allow(ruleset: int, path: str, access: int) -> None:
 # seccomp: system calls that no notebook needs
 
 ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+NONE = 2**32 - 1  # no such call there
 FORBIDDEN = {  # name: (number on x86_64, on aarch64); numbers from 424 on are the same everywhere
     **{"connect": (42, 203), "ptrace": (101, 117), "process_vm_readv": (310, 270)},
     **{"process_vm_writev": (311, 271), "kcmp": (312, 272), "pidfd_getfd": (438, 438)},
@@ -173,15 +174,16 @@ FORBIDDEN = {  # name: (number on x86_64, on aarch64); numbers from 424 on are t
     **{"shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190)},
     **{"semop": (65, 193), "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186)},
     **{"msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187), "mq_open": (240, 180)},
-    **{"fanotify_init": (300, 262), "lookup_dcookie": (212, 18), "personality": (135, 92)},
+    **{"inotify_init": (253, NONE), "inotify_init1": (294, 26), "fanotify_init": (300, 262)},
+    **{"lookup_dcookie": (212, 18), "personality": (135, 92)},
 }
 OWN_PROCESS_ONLY = {  # without effect unless the first argument, a process, is 0: the caller
-    **{"prlimit64": (302, 261), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119)},
-    **{"sched_setparam": (142, 118), "sched_setattr": (314, 274), "migrate_pages": (256, 238)},
-    **{"move_pages": (279, 239)},
+    **{"sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118)},
+    **{"sched_setattr": (314, 274), "migrate_pages": (256, 238), "move_pages": (279, 239)},
 }
+# fcntl's commands by which two submissions could signal to each other over files that both may read
+LOCKS, NOTICES = (5, 6, 7, 36, 37, 38), (1024, 1026)
 OWN_PRIORITY_ONLY = {"setpriority": (141, 140), "ioprio_set": (251, 30)}  # the second argument
-NONE = 2**32 - 1  # no such call there
 WITHOUT_EFFECT = {  # changes of files' modes, owners and times, which Landlock can't confine to one folder
     **{"chmod": (90, NONE), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)},
     **{"chown": (92, NONE), "fchown": (93, 55), "lchown": (94, NONE), "fchownat": (260, 54)},
@@ -192,8 +194,10 @@ WITHOUT_EFFECT = {  # changes of files' modes, owners and times, which Landlock 
 UNKNOWN = {  # as if there were no such call: memory that no limit counts; a clone whose flags can't be seen
     **{"memfd_create": (319, 279), "memfd_secret": (447, 447), "clone3": (435, 435)},
 }
-SOCKET, SOCKETPAIR, CLONE = (41, 198), (53, 199), (56, 220)
-AF_UNIX, SOCK_DGRAM = 1, 2
+SOCKET, SOCKETPAIR, CLONE, PRLIMIT = (41, 198), (53, 199), (56, 220), (302, 261)
+FCNTL, FLOCK, MMAP = (72, 25), (73, 32), (9, 222)
+AF_UNIX, SOCK_STREAM, SOCK_SEQPACKET = 1, 1, 5
+SHARED = 0x21  # shared and of no file: memory that no limit counts once it is let go of
 X32 = 0x40000000
 
 LOAD, EQUAL, ABOVE, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
@@ -235,10 +239,18 @@ def _program(keep_modes: bool) -> Iterator[Step]:
     for table, argument in ((OWN_PROCESS_ONLY, 0), (OWN_PRIORITY_ONLY, 1)):
         for numbers in table.values():
             yield from _unless(numbers[column], argument, [(EQUAL, 1, 0, 0)], ERRNO)
+    yield from [(EQUAL, 0, 1, FLOCK[column]), (RETURN, 0, 0, ERRNO)]
+    for command in LOCKS:
+        yield from _unless(FCNTL[column], 1, [(EQUAL, 0, 1, command)], ERRNO)
+    for command in NOTICES:
+        yield from _unless(FCNTL[column], 1, [(EQUAL, 0, 1, command)], refuse)
+    yield from _unless(MMAP[column], 3, [(AND, 0, 0, SHARED), (EQUAL, 0, 1, SHARED)], refuse)
+    yield from _unless(PRLIMIT[column], 0, [(EQUAL, 1, 0, 0)], refuse)
     yield from _unless(CLONE[column], 0, [(ANY_BIT, 0, 1, ALL_NEW)], refuse)
     yield from _unless(SOCKET[column], 0, [(EQUAL, 1, 0, AF_UNIX)], ERRNO | EOPNOTSUPP)
-    for call in (SOCKET, SOCKETPAIR):  # a datagram can be addressed without connect
-        yield from _unless(call[column], 1, [(AND, 0, 0, 0xF), (EQUAL, 0, 1, SOCK_DGRAM)], refuse)
+    for call in (SOCKET, SOCKETPAIR):  # streams and the like: datagrams can be addressed without connect
+        test = [(AND, 0, 0, 0xF), (EQUAL, 2, 0, SOCK_STREAM), (EQUAL, 1, 0, SOCK_SEQPACKET)]
+        yield from _unless(call[column], 1, test, refuse)
     yield (RETURN, 0, 0, ALLOW)
 
 

@@ -1,6 +1,6 @@
 """Inside the sandbox: forks a kernel for each submission, so that what all of them import is imported once.
 
-`python -m openweightlab.grading.forkserver SOCKET PLAN`, started by start.py, which speaks to it over the
+`python -m openweightlab.grading.forkserver SOCKET`, started by start.py, which speaks to it over the
 inherited socket with that number. It runs no student's code itself; each fork parts from it and from its
 siblings for good (confine.py) before it becomes a kernel.
 """
@@ -30,13 +30,15 @@ PRELOADED = (
 )
 JUDGE = 3  # the file descriptor over which the student's process hears from the judge
 LAST = 1024
-SINKS = ("/dev/null", "/dev/zero", "/dev/full")
+MOST = 2**18  # bytes of a message
+SINKS = ("/dev/null", "/dev/full")
 Plan = dict[str, Any]
 
 
 def main(arguments: list[str]) -> None:
     """Say when the imports are done, then fork for each order until the grader closes the socket."""
-    control, plan = socket.socket(fileno=int(arguments[0])), json.loads(arguments[1])
+    control = socket.socket(fileno=int(arguments[0]))
+    plan = json.loads(control.recv(MOST))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         confine.prctl(confine.PR_SET_CHILD_SUBREAPER, 1)
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> None:
         preload()
     control.send(b"ready\n")
     while True:
-        text, handles, _, _ = socket.recv_fds(control, 2**16, 4)
+        text, handles, _, _ = socket.recv_fds(control, MOST, 4)
         if not text:
             break
         order = json.loads(text)
@@ -112,6 +114,8 @@ def newborn(order: dict[str, Any], handles: list[int], plan: Plan) -> NoReturn:
         shut_in(order, plan)
         kernel = os.fork()
         if kernel == 0:
+            if plan["walls"] == "landlock":  # the process before it stays outside, and so out of reach
+                confine.landlock(plan["readable"], [plan["home"], order["io"], *SINKS])
             become_kernel(order, judge)
         for handle in (judge, errors):
             os.close(handle)
@@ -139,13 +143,12 @@ def leave(order: dict[str, Any], plan: Plan, grader: socket.socket) -> bool:
 
 def shut_in(order: dict[str, Any], plan: Plan) -> None:
     """Give up, for good, what this submission may not do; raises OSError."""
+    os.nice(10)  # whoever watches it comes first
     tasks = order["tasks"]
     if plan["warm"] and plan["walls"] == "bubblewrap":
         confine.mount_proc()
     elif plan["walls"] != "bubblewrap":
         tasks += confine.tasks_of_user()
-    if plan["walls"] == "landlock":
-        confine.landlock(plan["readable"], [plan["home"], order["io"], *SINKS])
     confine.limit(order["memory_mib"], order["cpu_seconds"], order["disk_mib"], tasks)
     if plan["walls"] != "none":
         confine.drop_capabilities()

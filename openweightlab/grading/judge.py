@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -172,17 +173,20 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        self._line.shutdown(socket.SHUT_RDWR)  # whatever the thread waits for on it ends
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)  # whatever the thread waits for on it ends
         self._thread.join()
         self._line.close()
 
     def _run(self) -> None:
         try:
             hello = self._receive(self._line, max(self.deadline - time.monotonic(), 0.0))
+            if isinstance(hello, dict) and hello.get("question") == self.question.id:
+                self._serve(self._line)
         except (OSError, wire.WireError):
-            return
-        if isinstance(hello, dict) and hello.get("question") == self.question.id:
-            self._serve(self._line)
+            pass
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)  # nobody waits for more
 
     def _serve(self, connection: socket.socket) -> None:
         try:

@@ -1,5 +1,6 @@
 """The student's kernel: fed cell by cell, watched, ended with all it started. start.py starts its process."""
 
+import math
 import os
 import secrets
 import socket
@@ -14,13 +15,14 @@ import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 
 from .judge import GRACE_SECONDS
-from .processes import tree, use
+from .processes import exactly, tree, use
 from .start import Starter
 
 MAX_MESSAGE = 2**25  # a longer one breaks the connection; two may wait
 START_SECONDS = 90.0
 WATCH_SECONDS = 0.2
 SHARED_BYTES = 2**24
+MAX_ENTRIES = 50_000  # files and folders
 FLOOD_MIB = 1024  # that the grader itself may grow by
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
@@ -181,15 +183,25 @@ class Kernel:
         return f"It used more than {self.limits.memory_mib:,} MiB of memory."
 
     def _watch(self) -> None:
+        """See to the limits until the end; what can't be watched is ended."""
+        try:
+            self._watch_on()
+        except Exception as error:
+            self.trouble = f"It could not be watched ({type(error).__name__})."
+            self.kill()
+
+    def _watch_on(self) -> None:
         before = use([os.getpid()]).owned
         while not self._closed.wait(WATCH_SECONDS) and not self.process.ended:
             below = tree(self.process.pid)[1:]  # the first process only waits for the others
             now = use(below)
-            self.peak_mib = max(self.peak_mib, now.resident)
-            if now.owned > self.limits.memory_mib:
-                self.trouble = self._too_much_memory
-            elif now.processes > self.limits.processes:
+            shared = now.processes > 1
+            self.peak_mib = max(self.peak_mib, exactly(below, ("Pss:",)) if shared else now.resident)
+            too_much = now.owned > self.limits.memory_mib
+            if now.processes > self.limits.processes:
                 self.trouble = f"It started more than {self.limits.processes} processes."
+            elif too_much and exactly(below) > self.limits.memory_mib:
+                self.trouble = self._too_much_memory
             elif now.cpu > self.limits.cpu_seconds:
                 self.trouble = f"It used more than {self.limits.cpu_seconds:g} s of processor time."
             elif use([os.getpid()]).owned > before + FLOOD_MIB:
@@ -202,14 +214,20 @@ class Kernel:
                 self.kill()
 
 
-def size(folder: Path) -> int:
-    """Bytes of the files below a folder, and a thousand for each entry; of very many, the first ones."""
-    total = 0
-    for count, (here, folders, files) in enumerate(os.walk(folder)):
-        total += 1000 * len(folders)
-        for name in files:
-            with suppress(OSError):
-                total += 1000 + os.lstat(os.path.join(here, name)).st_size
-        if count > 1000:
-            return total + 2**40
+def size(folder: Path) -> float:
+    """Bytes of the files below a folder, and a thousand for each entry; infinite for too many or too deep."""
+    total, seen, folders = 0, 0, [str(folder)]
+    while folders:
+        try:
+            for entry in os.scandir(folders.pop()):
+                seen += 1
+                total += 1000 + entry.stat(follow_symlinks=False).st_size
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return math.inf
+        if seen > MAX_ENTRIES:
+            return math.inf
     return total

@@ -1,13 +1,12 @@
 """A process and all that it has started: who they are and what they use, from /proc where there is one."""
 
-import ctypes
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+OWNED = ("RssAnon", "RssShmem", "VmPTE", "VmSwap")
+EXACT = ("Pss_Anon", "Pss_Shmem", "SwapPss")
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -59,9 +58,9 @@ def _processes() -> Iterator[int]:
         yield from (int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
-def use(pids: list[int]) -> Use:
+def use(pids: list[int], owned: tuple[str, ...] = OWNED) -> Use:
     """Memory, CPU time and number of these processes; those that ended meanwhile count nothing."""
-    owned = resident = ticks = alive = 0
+    own = resident = ticks = alive = 0
     for pid in pids:
         try:
             lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
@@ -69,15 +68,21 @@ def use(pids: list[int]) -> Use:
         except OSError:
             continue
         sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
-        owned += sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
+        own += sum(sizes.get(name, 0) for name in owned)
         resident += sizes.get("VmRSS", 0)
         ticks += sum(map(int, times[11:15]))
         alive += 1
-    return Use(owned / 1024, resident / 1024, ticks / TICKS, alive)
+    return Use(own / 1024, resident / 1024, ticks / TICKS, alive)
 
 
-def end_with_parent() -> None:
-    """Clean up and end when asked to, and, on Linux, when the program that started this one has ended."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)  # PR_SET_PDEATHSIG
+def exactly(pids: list[int], counted: tuple[str, ...] = EXACT) -> float:
+    """MiB of memory that these processes own, or with ("Pss:",) use; what forks share counts once. Slow."""
+    total = 0.0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith(counted))
+            total += use([pid], ("VmPTE",)).owned * 1024
+        except OSError:
+            total += use([pid]).owned * 1024
+    return total / 1024

@@ -25,7 +25,11 @@ INSIDE_KIT = "/kit"
 INSIDE_SOCKETS = "/io"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/sys/devices/system/cpu")
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts", "localtime", "timezone")
-READABLE = ("/dev/random", "/dev/urandom", "/proc")
+READABLE = (
+    *("/dev/random", "/dev/urandom", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"),
+    *("/proc/uptime", "/proc/loadavg", "/proc/version", "/proc/filesystems", "/proc/sys/kernel/osrelease"),
+    *("/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/pid_max", "/sys/kernel/mm/transparent_hugepage"),
+)
 LEVELS = ("cgroup+bubblewrap", "bubblewrap", "landlock")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WITHOUT = "none (switched off)"
@@ -148,7 +152,8 @@ def _mounts_of_system(proc: str) -> list[str]:
     for name in ETC:
         mounts += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     mounts += ["--proc", "/proc"] if proc == "/proc" else ["--bind", "/proc", "/proc"]
-    return [*mounts, "--dev", "/dev", "--tmpfs", "/tmp", "--dir", INSIDE_HOME]
+    mounts += ["--dev", "/dev", "--ro-bind", "/dev/null", "/dev/zero"]  # zeros could be mapped, uncounted
+    return [*mounts, "--tmpfs", "/tmp", "--dir", INSIDE_HOME]
 
 
 def command(

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -28,7 +27,7 @@ from . import sandbox as boxes
 from .processes import tree
 
 START_SECONDS = 120.0
-TASKS_EACH = 4  # threads allowed for each process allowed
+THREADS = 64  # that the processes allowed may have together
 
 
 class StartError(RuntimeError):
@@ -134,14 +133,13 @@ class Starter:
 
     def stop(self) -> None:
         """End the submission that was started last, with everything that it has started."""
-        if self._now is None or self._server is None:
+        now, self._now = self._now, None
+        if now is None or self._server is None:
             return
-        self._now.kill()
-        if self.warm:
-            self._server.clean()
-        self._now.close()
-        self._now = None
-        if not self.warm:
+        now.kill()
+        clean = self.warm and self._server.clean()
+        now.close()
+        if not clean:
             self._server.close()
             self._server = None
 
@@ -185,7 +183,7 @@ class _Server:
         plan = {"warm": starter.warm, "walls": self.box.walls, "home": home, "sockets": self.inside}
         plan |= {"readable": boxes.readable() if self.box.walls == "landlock" else []}
         self.control, theirs = socket.socketpair()
-        inner = [sys.executable, "-m", f"{__package__}.forkserver", str(theirs.fileno()), json.dumps(plan)]
+        inner = [sys.executable, "-m", f"{__package__}.forkserver", str(theirs.fileno())]
         walls = {"sockets": self.sockets, "hidden": starter.hidden, "warm": starter.warm}
         self.process = subprocess.Popen(
             boxes.command(self.box, inner, **walls, disk_mib=disk_mib),  # type: ignore[arg-type]
@@ -198,6 +196,7 @@ class _Server:
             start_new_session=True,
         )
         theirs.close()
+        self.control.send(json.dumps(plan).encode())
         self._ready = False
         self.said = _Said(self.process.stderr)
 
@@ -223,14 +222,14 @@ class _Server:
         inside = self.inside if self.alone else f"{self.inside}/{name}"
         order = {"do": "fork", "name": name, "io": inside, "connection": connection(inside)}
         order |= {key: getattr(limits, key) for key in ("memory_mib", "cpu_seconds", "disk_mib", "threads")}
-        order["tasks"] = limits.processes * TASKS_EACH
+        order["tasks"] = limits.processes + THREADS
         judge, report, said = self._send(order)
         with report:
             started = Started(_born(report, said), folder, judge, said, self.alone)
             started.home = None if self.box.walls == "bubblewrap" else self.home
             if self.box.groups:
                 most = limits.memory_mib + limits.disk_mib
-                started.group = self.box.groups.make(most, limits.processes * TASKS_EACH)
+                started.group = self.box.groups.make(most, limits.processes + THREADS)
                 started.group.add(started.pid)
             report.send(b"go")
         return started
@@ -250,13 +249,15 @@ class _Server:
         judge.setblocking(False)
         return judge, report, _Said(os.fdopen(errors, "rb"))
 
-    def clean(self) -> None:
-        """End what may be left of a submission, and remove its files; raises StartError."""
-        if not self.alone:
-            self.control.send(b'{"do": "sweep"}')
-            self._expect(b"swept\n")
-        for folder in (self.home, *self.sockets.iterdir()):
-            shutil.rmtree(folder, ignore_errors=True)
+    def clean(self) -> bool:
+        """End what may be left of a submission and remove its files; whether that worked."""
+        try:
+            if not self.alone:
+                self.control.send(b'{"do": "sweep"}')
+                self._expect(b"swept\n")
+            return all(map(remove, [self.home, *self.sockets.iterdir()]))
+        except (StartError, OSError):
+            return False
 
     def close(self) -> None:
         """End the server and all that it has forked."""
@@ -266,7 +267,20 @@ class _Server:
                 os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
+
+
+def remove(folder: Path) -> bool:
+    """Remove a folder that a student's program could write in, whatever is there; whether it is gone."""
+    try:
+        for entry in os.scandir(folder):
+            os.unlink(entry.path)
+        os.rmdir(folder)
+    except OSError:  # folders in it, then; these programs neither follow links nor mind the depth
+        for words in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            if os.path.lexists(folder):
+                subprocess.run([*words, "--", str(folder)], stderr=subprocess.DEVNULL)
+    return not os.path.lexists(folder)
 
 
 def _born(report: socket.socket, said: _Said) -> int:
