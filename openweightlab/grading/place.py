@@ -50,9 +50,10 @@ class Piece:
     reason: str = ""
 
 
-def place(target: Target, student: str, pieces: list[Piece], when: str) -> Row:
+def place(target: Target, student: str, key: str, pieces: list[Piece], when: str) -> Row:
     """Write one student's files where they are new or changed; what the report says of them.
 
+    key: who this is for the platform; it is kept, so that nobody gets a second folder under another id.
     when: the platform's time of handing in; "" leaves an older one in place if the files are the same.
     """
     folder, memory = target.into / student / target.module, target.state / f"{student}.json"
@@ -66,7 +67,7 @@ def place(target: Target, student: str, pieces: list[Piece], when: str) -> Row:
     if when:
         outputs[TIMESTAMP] = when.encode()
     changed = _update(folder, outputs, [*old["files"], TIMESTAMP], target.state)
-    kept = {"source": source, "when": when, "files": files}
+    kept = {"source": source, "key": key, "when": when, "files": files}
     write_whole(memory, json.dumps(kept, indent=1).encode(), target.state)
     return {"state": "new" if not there else "changed" if changed else "same", "files": files}
 
@@ -80,9 +81,17 @@ def _remembered(path: Path) -> Row:
     """What was placed for a student before."""
     try:
         kept = json.loads(path.read_text("utf-8"))
-        return {"source": str(kept["source"]), "when": str(kept["when"]), "files": dict(kept["files"])}
+        texts = {name: str(kept[name]) for name in ("source", "key", "when")}
+        return texts | {"files": dict(kept["files"])}
     except (OSError, ValueError, KeyError, TypeError):
-        return {"source": "", "when": "", "files": {}}
+        return {"source": "", "key": "", "when": "", "files": {}}
+
+
+def known(target: Target) -> dict[str, str]:
+    """Who was placed before, by the platform's key, and still has a folder."""
+    students = (path.stem for path in target.state.glob("*.json"))
+    there = [one for one in students if (target.into / one / target.module).is_dir()]
+    return {_remembered(target.state / f"{one}.json")["key"]: one for one in there}
 
 
 def _update(folder: Path, outputs: dict[str, bytes], ours: list[str], scratch: Path) -> bool:

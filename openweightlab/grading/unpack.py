@@ -86,7 +86,9 @@ def opened(archive: Path, leave_out: Path) -> Iterator[list[Entry]]:
     if archive.is_dir():
         yield _told_apart(_in_folder(archive, leave_out))
         return
-    with archive.open("rb") as file, _zip(file, MAX_ENTRIES) as packed:
+    with archive.open("rb") as file, _zip(file) as packed:
+        if len(packed.infolist()) > MAX_ENTRIES:
+            raise Refused(f"has more than {MAX_ENTRIES} files")
         yield _told_apart(_in_zip(packed))
 
 
@@ -123,7 +125,9 @@ def unfolded(entry: Entry, budget: Budget, depth: int = 0) -> Iterator[tuple[Ent
             return
         if depth == MAX_DEPTH:
             raise Refused(f"is a zip in {MAX_DEPTH} others")
-        with _zip(io.BytesIO(content), MAX_INNER) as packed:
+        if content.count(b"PK\x01\x02") > MAX_INNER:  # before the library makes an object of each
+            raise Refused(f"has more than {MAX_INNER} files")
+        with _zip(io.BytesIO(content)) as packed:
             inner = [item for item in _told_apart(_in_zip(packed)) if not item.junk]
             for item in inner:
                 within = f"{entry.name}/{item.name}"
@@ -143,25 +147,11 @@ def _is_zip(entry: Entry, content: bytes) -> bool:
     return name.endswith(".zip") or (".ipynb" in name and content.startswith(b"PK\x03\x04"))
 
 
-def _zip(file: IO[bytes], most: int) -> zipfile.ZipFile:
-    """Open a zip, after counting its entries: the library makes an object of every one at once."""
-    if _count(file, b"PK\x01\x02", most) > most:
-        raise Refused(f"has more than {most} files")
+def _zip(file: IO[bytes]) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
     except (*DAMAGED, NotImplementedError, OverflowError) as error:
         raise Refused(f"is no zip archive, or damaged or cut off ({_short(error)})") from None
-
-
-def _count(file: IO[bytes], mark: bytes, most: int) -> int:
-    """How often a mark is in a file, at most one more than `most`."""
-    file.seek(0)
-    found, tail = 0, b""
-    while found <= most and (chunk := file.read(CHUNK)):
-        found += (tail + chunk).count(mark)
-        tail = chunk[1 - len(mark) :]
-    file.seek(0)
-    return found
 
 
 def _told_apart(entries: Iterator[Entry]) -> list[Entry]:

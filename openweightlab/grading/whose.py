@@ -8,7 +8,7 @@ student, or the student's name around the module's in the file's own.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .roster import People, Person, clues, name_clues, plain, safe_id
@@ -139,33 +139,55 @@ def platform(paths: Sequence[Path], module: str) -> str:
     return best if hits[best] * 2 > len(paths) else "folders"
 
 
-def unwrapped(paths: Sequence[Path], module: str, modules: Iterable[str]) -> Sequence[Path]:
-    """The paths without outer folders that are only a wrapper around all that was downloaded."""
+def unwrapped(
+    paths: Sequence[Path], module: str, modules: list[str], known: Callable[[str], bool]
+) -> Sequence[Path]:
+    """The paths without outer folders that are only a wrapper around all that was downloaded.
+
+    A lone folder is a wrapper if a platform's names are in it, or if all the notebooks in it name their
+    owners and these are several; but not if a student is known who is called like it.
+    """
+    found = paths
     while paths and all(len(path) > 1 for path in paths) and len({path[0] for path in paths}) == 1:
-        inner = [path[1:] for path in paths]
-        folders = {path[0] for path in inner}
-        students = len(folders) > 1 and all(len(path) > 1 for path in inner) and not folders & set(modules)
-        if platform(paths, module) != "folders":
+        outer, inner = paths[0][0], [path[1:] for path in paths]
+        if outer in modules or known(outer) or platform(paths, module) != "folders":
             break
-        if not students and platform(inner, module) == "folders":
-            break
+        work = [path for path in inner if re.search(r"\.ipynb|\.zip$", path[-1], re.IGNORECASE)]
+        owners = [{one.id for one in by_folder(path, module)} - set(modules) for path in work]
+        several = all(owners) and len(set().union(*owners)) > 1
+        if several or platform(inner, module) != "folders":
+            found = inner
         paths = inner
-    return paths
+    return found
 
 
 @dataclass
 class Sorted:
-    """An archive's files by student, and those of nobody with the reason."""
+    """An archive's files by student, those of nobody with the reason, and an outer folder that was passed."""
 
     platform: str
+    wrapper: str
     submissions: list[Submission]
     homeless: list[tuple[Entry, str]]
 
 
-def sort_out(entries: list[Entry], module: str, modules: list[str], people: People | None) -> Sorted:
-    """Give every file to its student; two students never share one, in doubt a file is nobody's."""
-    paths = unwrapped([entry.parts for entry in entries], module, modules)
-    kind = platform(paths, module)
+def sort_out(
+    entries: list[Entry], module: str, modules: list[str], people: People | None, there: Iterable[str] = ()
+) -> Sorted:
+    """Give every file to its student; two students never share one, in doubt a file is nobody's.
+
+    there: students who have a folder already.
+    """
+    known = {*map(plain, there)}
+    paths = unwrapped(
+        [entry.parts for entry in entries],
+        module,
+        modules,
+        lambda name: plain(name) in known or bool(people and people.find(clues(Person(name, name=name)))),
+    )
+    kind, wrapper = platform(paths, module), ""
+    if paths:
+        wrapper = "/".join(entries[0].parts[: len(entries[0].parts) - len(paths[0])])
     homeless: list[tuple[Entry, str]] = []
     found: dict[str, list[tuple[Origin, Entry]]] = defaultdict(list)
     for entry, path in zip(entries, paths, strict=True):
@@ -174,7 +196,7 @@ def sort_out(entries: list[Entry], module: str, modules: list[str], people: Peop
         if origin:
             found[origin.key].append((origin, entry))
         else:
-            homeless.append((entry, _whose_not(kind, ways)))
+            homeless.append((entry, entry.refused or _whose_not(kind, ways)))
     if kind == "canvas" and not (people and people.numbered):
         homeless += _disputed(found)
     submissions = []
@@ -184,7 +206,7 @@ def sort_out(entries: list[Entry], module: str, modules: list[str], people: Peop
             submissions.append(Submission(student, files[0][0], files))
         else:
             homeless += [(entry, why) for _, entry in files]
-    return Sorted(kind, _apart(submissions, homeless), homeless)
+    return Sorted(kind, wrapper, _apart(submissions, homeless), homeless)
 
 
 def _meant(ways: list[Origin], people: People | None) -> Origin | None:
