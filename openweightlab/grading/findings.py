@@ -104,7 +104,7 @@ def to_look_at(found: ClassResults) -> list[tuple[str, str]]:
     ran = sum(result.counted for result in found.results)
     shared = {flag for flag in WORTH_A_LOOK if ran > 1 and counts[flag] > MANY * ran}
     look = [("", f"{counts[flag]} of {ran} students: {WORTH_A_LOOK[flag]}") for flag in sorted(shared)]
-    look += [("", f"{id}: {count} answers wait for a mark by hand") for id, count in _pending(found).items()]
+    look += [("", f"{id}: {count} to mark by hand") for id, count in _pending(found).items()]
     changed = exports.changed(found)
     for result in found.results:
         why = _why(result, shared)
