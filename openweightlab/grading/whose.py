@@ -213,13 +213,13 @@ def _meant(ways: list[Origin], people: People | None) -> Origin | None:
     """The reading that is right: the first, or the one whose student is on the list; None in doubt."""
     if len(ways) < 2 or not (people and people.numbered):
         return ways[0] if ways else None
-    known = [(way, people.find([f"number {way.number}"])) for way in ways]
-    known = [(way, person) for way, person in known if person]
-    named = [(way, one) for way, one in known if one and set(name_clues(way.name)) & set(clues(one))]
-    if not known:
+    found = [(way, people.find([f"number {way.number}"])) for way in ways]
+    known = [(way, person) for way, person in found if person]
+    if len(known) > 1 and not LONG_NUMBER.match(ways[0].rest[0]):  # a small number may be one by chance
+        known = [(way, person) for way, person in known if set(name_clues(way.name)) & set(clues(person))]
+    if not known and not any(person for _, person in found):
         return ways[0]
-    best = named or known
-    return best[0][0] if len(best) == 1 else None
+    return known[0][0] if len(known) == 1 else None
 
 
 def _whose_not(kind: str, ways: list[Origin]) -> str:
