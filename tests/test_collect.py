@@ -687,9 +687,10 @@ def test_a_time_stays_with_its_files_and_goes_with_them(tmp_path):
     gather(tmp_path, {"ana/w.ipynb": WORK}, times=times)
     assert states(gather(tmp_path, {"ana/w.ipynb": WORK})) == {"ana": "same"}
     assert "timestamp.txt" in placed(tmp_path, "ana")
+    (tmp_path / "class" / "ana" / MODULE / NAME).write_bytes(b"mended")
     later = times.replace("12:14", "13:14")
     assert states(gather(tmp_path, {"ana/w.ipynb": WORK}, times=later)) == {"ana": "changed"}
-    assert b"13:14" in placed(tmp_path, "ana")["timestamp.txt"]
+    assert b"13:14" in placed(tmp_path, "ana")["timestamp.txt"] and placed(tmp_path, "ana")[NAME] == b"mended"
     assert states(gather(tmp_path, {"ana/w.ipynb": STUB})) == {"ana": "changed"}
     assert "timestamp.txt" not in placed(tmp_path, "ana")
 

@@ -57,24 +57,23 @@ def place(target: Target, student: str, key: str, pieces: list[Piece], when: str
     when: the platform's time of handing in; "" leaves an older one in place if the files are the same.
     """
     folder, memory = target.into / student / target.module, target.state / f"{student}.json"
-    source, old = _digest(target, pieces), _remembered(memory)
+    source, old = _digest(pieces), _remembered(memory)
     there = folder.is_dir() and any(folder.iterdir())
     whole = old["source"] == source and all((folder / name).is_file() for name in old["files"])
     if whole and when in ("", old["when"]):
         return {"state": "same", "files": old["files"]}
-    outputs, rows = _outputs(target, pieces)
-    files: Row = {name: rows.get(name) for name in outputs}
-    if when:
-        outputs[TIMESTAMP] = when.encode()
-    changed = _update(folder, outputs, [*old["files"], TIMESTAMP], target.state)
+    outputs, files = ({}, old["files"]) if whole else _outputs(target, pieces)
+    stale = set() if whole else {*old["files"], TIMESTAMP}
+    outputs |= {TIMESTAMP: when.encode()} if when else {}
+    changed = _update(folder, outputs, stale - set(outputs), target.state)
     kept = {"source": source, "key": key, "when": when, "files": files}
     write_whole(memory, json.dumps(kept, indent=1).encode(), target.state)
     return {"state": "new" if not there else "changed" if changed else "same", "files": files}
 
 
-def _digest(target: Target, pieces: list[Piece]) -> str:
+def _digest(pieces: list[Piece]) -> str:
     parts = [[piece.path, piece.reason, hashlib.sha256(piece.content or b"").hexdigest()] for piece in pieces]
-    return hashlib.sha256(json.dumps([FORMAT, target.release, parts], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([FORMAT, parts]).encode()).hexdigest()
 
 
 def _remembered(path: Path) -> Row:
@@ -94,8 +93,8 @@ def known(target: Target) -> dict[str, str]:
     return {_remembered(target.state / f"{one}.json")["key"]: one for one in there}
 
 
-def _update(folder: Path, outputs: dict[str, bytes], ours: list[str], scratch: Path) -> bool:
-    """Make a folder hold these files, each whole at any moment; of others only those go that we wrote."""
+def _update(folder: Path, outputs: dict[str, bytes], stale: set[str], scratch: Path) -> bool:
+    """Write these files into a folder, each whole at any moment, then remove the stale ones."""
     changed = False
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in outputs.items():
@@ -103,7 +102,7 @@ def _update(folder: Path, outputs: dict[str, bytes], ours: list[str], scratch: P
         if path.is_symlink() or not path.is_file() or path.read_bytes() != content:
             write_whole(path, content, scratch)
             changed = True
-    for name in set(ours) - set(outputs):
+    for name in stale:
         changed |= (folder / name).exists()
         (folder / name).unlink(missing_ok=True)
     return changed
