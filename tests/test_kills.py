@@ -51,16 +51,19 @@ def disturb(start: Callable[[], Any], kills: list[str], longest: float, chance: 
     Nothing outlives a call that was killed.
     """
     call, left = start(), list(kills)
-    while True:
-        call.join(chance.uniform(0.05, longest) if left else None)
-        if call.exitcode is not None:
-            assert call.exitcode == 0
-            return left
+    call.join(chance.uniform(0.05, longest) if left else None)
+    while call.exitcode is None:
         started = tree(call.pid)
-        if left and strike(call.pid, left[0], chance) and left.pop(0) == "grader":
+        if not strike(call.pid, left[0], chance):
+            call.join(0.1)  # soon there will be such a process
+            continue
+        if left.pop(0) == "grader":
             call.join()
             assert psutil.wait_procs(started, timeout=60)[1] == []
             call = start()
+        call.join(chance.uniform(0.05, longest) if left else None)
+    assert call.exitcode == 0
+    return left
 
 
 def kept(store: Path, module: str) -> dict[str, list[bytes]]:
@@ -124,11 +127,12 @@ def test_six_kills_of_a_real_class_down_to_its_kernels(temporary):
         call.start()
         return call
 
-    calm = make_course("calm", students)
+    calm, rounds = make_course("calm", students), 0
     assert disturb(lambda: start(calm), [], 0, chance) == []
     while kills:
-        door = make_course(f"killed {len(kills)}", students)
-        kills = disturb(lambda door=door: start(door), kills, 8.0, chance)
+        rounds += 1
+        door = make_course(f"killed {rounds}", students)
+        kills = disturb(lambda door=door: start(door), kills, 6.0, chance)
         while any("infrastructure" in row["flags"] for row in door.rows().values()):
             disturb(lambda door=door: start(door), [], 0, chance)
         assert outcome(door) == outcome(calm)
