@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import random
 import stat
 import struct
 import subprocess
@@ -525,6 +526,11 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a huge name": (lambda: entry("ben/" + "x" * 300 + ".ipynb"), "has too long a name"),
     "a huge path": (lambda: entry("ben/" + "x/" * 600 + "w.ipynb"), "has too long a name"),
     "no name": (lambda: entry("./."), "has no name"),
+    "an empty name": (lambda: patched("ben/w.ipynb", 46, b"\0", False), "has control characters"),
+    "an empty name in a zip": (
+        lambda: handed_in(patched("ben/w.ipynb", 46, b"\0", False)),
+        "has control characters",
+    ),
     "a link": (
         lambda: entry("ben/w.ipynb", b"/etc/passwd", create_system=3, external_attr=LINK),
         "is a link",
@@ -595,6 +601,30 @@ def test_hostile_archives(tmp_path, case):
 def test_a_header_with_too_large_a_size_changes_nothing(tmp_path, where):
     report = gather(tmp_path, patched("ben/w.txt", where, b"\0\0\0\x70"))
     assert report.unplaced == [] and placed(tmp_path, "ben") == {"w.txt": b"x" * 100}
+
+
+def test_bytes_changed_at_random_in_a_students_zip_harm_nobody_else(tmp_path):
+    chance = random.Random(4711)
+    good = zipped({"x/w.ipynb": WORK[:500], "y.txt": b"hi" * 50})
+    for n in range(40):
+        bad = bytearray(good)
+        for _ in range(chance.choice([1, 2, 8])):
+            bad[chance.randrange(len(bad))] = chance.randrange(256)
+        (root := tmp_path / str(n)).mkdir()
+        report = gather(root, {"ana/w.ipynb": STUB, "ben/w.zip": bytes(bad)})
+        assert placed(root, "ana") == {NAME: STUB} and students(root) == ["ana", "ben"]
+        assert "could not be understood" not in reasons(report)
+
+
+def test_our_own_failure_is_one_students(tmp_path, monkeypatch):
+    def failing(name: str) -> str:
+        raise ZeroDivisionError(name) if name.startswith("odd") else KeyError(name)
+
+    monkeypatch.setattr(place, "safe_name", failing)
+    files = {"ana/w.ipynb": WORK, "ben/w.ipynb": WORK, "ben/odd.txt": b"1"}
+    report = gather(tmp_path, files)
+    assert placed(tmp_path, "ana") == {NAME: WORK}
+    assert reasons(report).count("could not be understood (ZeroDivisionError)") == 2
 
 
 def test_a_damaged_archive_is_said(tmp_path):

@@ -8,6 +8,7 @@ listed with the reason, and where it is safe a copy is kept in `.unplaced`, whic
 import argparse
 import hashlib
 import json
+import logging
 import re
 import sys
 from collections import Counter
@@ -122,7 +123,15 @@ def _collect_all(call: Call, entries: list[Entry], report: Report, budget: Budge
         budget.next_student()
         student = submission.student
         names = [before.get(submission.origin.key, student), taken.get(plain(student), student)]
-        _collect_one(call, submission, _trouble(call.target, student, *names), report, budget)
+        try:
+            _collect_one(call, submission, _trouble(call.target, student, *names), report, budget)
+        except (OSError, CourseError):
+            raise
+        except Exception as error:  # whatever one student's files do, the next student's turn comes
+            logging.getLogger(__name__).exception("%s could not be collected", student)
+            reason = f"could not be understood ({type(error).__name__}); place it by hand"
+            for _, entry in submission.files:
+                _list(call, report, Piece(entry.name, entry.parts, None, reason), student)
 
 
 def _bad(entry: Entry) -> bool:

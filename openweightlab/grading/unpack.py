@@ -138,7 +138,7 @@ def unfolded(entry: Entry, budget: Budget, depth: int = 0) -> Iterator[tuple[Ent
         if not inner:
             raise Refused("is a zip without files")
     except Refused as error:
-        yield Entry(entry.name, entry.parts, None, entry.packed, str(error)), content
+        yield replace(entry, open=None, refused=entry.refused or str(error)), content
 
 
 def _is_zip(entry: Entry, content: bytes) -> bool:
@@ -168,9 +168,9 @@ def _told_apart(entries: Iterator[Entry]) -> list[Entry]:
 def _in_zip(packed: zipfile.ZipFile) -> Iterator[Entry]:
     overlapping = _overlapping(packed.infolist())
     for info in packed.infolist():
-        if info.is_dir():
-            continue
         name = _name(info)
+        if name.endswith(("/", "\\")):
+            continue
         unreadable = _unreadable(info, info.header_offset in overlapping)
         open_it = None if unreadable else partial(packed.open, info)
         yield Entry(shown(name), _parts(name), open_it, info.compress_size, unreadable or bad_name(name))
