@@ -143,7 +143,12 @@ class CourseAutograde(Autograde):
         try:
             task = self.task(student)
             self.take_in(task, records.obtain(task, fresh=self.force or self.fresh))
-        except NbGraderException as error:
+        except CourseError:
+            raise
+        except OSError as error:
+            raise _cannot_write(error, self.course.store) from error
+        except Exception as error:
+            self.log.debug(traceback.format_exc())
             self.log.error("%s: %s", student, error)
             return False
         return True
@@ -222,11 +227,7 @@ class CourseAutograde(Autograde):
         except CourseError:
             raise
         except OSError as error:
-            raise CourseError(
-                f"{error.filename or self.coursedir.autograded_directory} can't be written "
-                f"({error.strerror}). Is the disk full, or not yours to write? "
-                "What is graded is kept: call again"
-            ) from error
+            raise _cannot_write(error, self._target(task.student)) from error
         except Exception as error:
             self.log.debug(traceback.format_exc())
             self._take_back(task.student)
@@ -244,6 +245,7 @@ class CourseAutograde(Autograde):
             scores = books.automatic_scores(db, notebook)
             if any(scores.get(id) != result["points"] for id, result in record.questions.items()):
                 return None
+            books.add_up(db, notebook)
             notebook.late_submission_penalty = self._penalty(task.student, notebook)
             db.flush()
             return books.marks(db, notebook)
@@ -316,6 +318,7 @@ class CourseAutograde(Autograde):
             submitted = books.start_submission(book, task.module, task.student)
             submitted.assignment.timestamp = parse_utc(about["timestamp"]) if about["timestamp"] else None
             books.save(db, submitted, scores, comments)
+            books.add_up(db, submitted)
             submitted.late_submission_penalty = self._penalty(task.student, submitted)
             db.flush()
             return books.marks(db, submitted)
@@ -328,6 +331,13 @@ class CourseAutograde(Autograde):
         penalty = late.plugin_inst.late_submission_penalty(student, notebook.score, seconds)
         self.log.warning("%s is %g seconds late; penalty: %s", student, seconds, penalty)
         return None if penalty is None else float(late._check_late_penalty(notebook, penalty))
+
+
+def _cannot_write(error: OSError, where: Path) -> CourseError:
+    return CourseError(
+        f"{error.filename or where} can't be written ({error.strerror}). Is the disk full, or not yours to "
+        "write? What is graded is kept: call again"
+    )
 
 
 def _is_a(step: Any, *kinds: type) -> bool:

@@ -31,9 +31,22 @@ from nbgrader.converters import GenerateAssignment
 from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import SaveCells
-from sqlalchemy import URL, Boolean, bindparam, insert, make_url, or_, select, text, update
+from sqlalchemy import (
+    URL,
+    Boolean,
+    ColumnElement,
+    and_,
+    bindparam,
+    insert,
+    make_url,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from .course import Course, CourseError
 from .keepmarks import KeepMarks
@@ -223,15 +236,34 @@ def automatic_scores(db: Session, notebook: SubmittedNotebook) -> dict[str, floa
 def _grades(db: Session, notebook: SubmittedNotebook) -> Sequence[Any]:
     wanted = (Grade.id, Grade.score, Grade.auto_score, Grade.manual_score, Grade.needs_manual_grade)
     of = select(BaseCell.name, *wanted).join(BaseCell, BaseCell.id == Grade.cell_id)
-    return db.execute(of.where(Grade.notebook_id == notebook.id)).all()
+    return db.execute(of.where(_of(notebook, Grade))).all()
+
+
+def _of(notebook: SubmittedNotebook, kind: Any) -> ColumnElement[bool]:
+    """Which grades or comments are a submission's.
+
+    Its cells are named too, since nbgrader's only index on these tables begins with the cell: without, each
+    question to the database reads what all students have.
+    """
+    cells = select(BaseCell.id).where(BaseCell.notebook_id == notebook.notebook_id)
+    return and_(kind.notebook_id == notebook.id, kind.cell_id.in_(cells))
+
+
+def add_up(db: Session, notebook: SubmittedNotebook) -> None:
+    """Make `notebook.score` known, for which nbgrader would read what all students have."""
+    set_committed_value(notebook, "score", sum(row.score for row in _grades(db, notebook)))
 
 
 def clear(db: Session, notebook: SubmittedNotebook) -> None:
     """Take back what the autograder gave, so that none of it outlives its submission; people's marks stay."""
     notebook.late_submission_penalty = None
-    of = Grade.notebook_id == notebook.id
-    db.execute(update(Grade).where(of).values(auto_score=None, needs_manual_grade=True))
-    db.execute(update(Comment).where(Comment.notebook_id == notebook.id).values(auto_comment=None))
+    nothing: dict[Any, dict[str, Any]] = {
+        Grade: {"auto_score": None, "needs_manual_grade": True},
+        Comment: {"auto_comment": None},
+    }
+    for kind, values in nothing.items():
+        change = update(kind).where(_of(notebook, kind)).values(values)
+        db.execute(change, execution_options={"synchronize_session": False})
 
 
 def is_known(book: Book, student: str) -> bool:
@@ -262,7 +294,7 @@ def start_submission(book: Book, module: str, student: str) -> SubmittedNotebook
 
 
 def _make_places(db: Session, notebook: SubmittedNotebook, kind: Any, cells: list[str]) -> None:
-    there = select(kind.cell_id).where(kind.notebook_id == notebook.id)
+    there = select(kind.cell_id).where(_of(notebook, kind))
     lacking = select(BaseCell.id).where(
         BaseCell.notebook_id == notebook.notebook_id, BaseCell.type.in_(cells), BaseCell.id.not_in(there)
     )
@@ -292,11 +324,10 @@ def save(
     if rows:
         db.execute(change, rows)
     of = select(BaseCell.name, Comment.id).join(BaseCell, BaseCell.id == Comment.cell_id)
-    ids = {row.name: row.id for row in db.execute(of.where(Comment.notebook_id == notebook.id))}
+    ids = {row.name: row.id for row in db.execute(of.where(_of(notebook, Comment)))}
     rows = [{"id": ids[name], "auto_comment": said} for name, said in comments.items()]
     if rows:
         db.execute(update(Comment), rows)
-    db.expire(notebook)
 
 
 class _Register(GenerateAssignment):

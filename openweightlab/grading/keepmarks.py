@@ -152,6 +152,7 @@ def _given(db: Session, cells: Iterable[BaseCell]) -> list[dict[str, Any]]:
                 .join(SubmittedAssignment, SubmittedAssignment.id == SubmittedNotebook.assignment_id)
                 .where(kind.cell_id == cell.id)
                 .order_by(SubmittedAssignment.student_id)
+                .with_for_update(of=kind)
             )
             for entry, submission in found:
                 given = _by_hand(entry, cell)
