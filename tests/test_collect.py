@@ -649,6 +649,10 @@ def test_one_students_files_have_a_limit_together(tmp_path, monkeypatch):
     assert reasons(report).count("is too much") == 2 and placed(tmp_path, "ben") == {NAME: WORK}
     monkeypatch.setattr(unpack, "MAX_FILE", 1000)
     assert "has more than 0 MiB" in reasons(gather(tmp_path, {"cam/w.ipynb": WORK}))
+    monkeypatch.setattr(unpack.Budget.__init__, "__defaults__", (1000, 10**6))
+    with pytest.raises(CourseError, match="collect it in parts"):
+        gather(tmp_path, {"ben/w.ipynb": STUB})
+    assert placed(tmp_path, "ben") == {NAME: WORK}
 
 
 def test_links_and_pipes_in_a_folder(tmp_path):
@@ -723,6 +727,9 @@ def test_a_time_stays_with_its_files_and_goes_with_them(tmp_path):
     assert b"13:14" in placed(tmp_path, "ana")["timestamp.txt"] and placed(tmp_path, "ana")[NAME] == b"mended"
     assert states(gather(tmp_path, {"ana/w.ipynb": STUB})) == {"ana": "changed"}
     assert "timestamp.txt" not in placed(tmp_path, "ana")
+    laid_out(tmp_path / "class", {f"ben/{MODULE}/{NAME}": WORK, f"ben/{MODULE}/timestamp.txt": b"nbgrader's"})
+    assert states(gather(tmp_path, {"ben/w.ipynb": WORK})) == {"ben": "same"}
+    assert placed(tmp_path, "ben")["timestamp.txt"] == b"nbgrader's"
 
 
 def dying(after: int) -> Callable[[str, Path], None]:

@@ -63,12 +63,13 @@ def place(target: Target, student: str, key: str, pieces: list[Piece], when: str
     if whole and when in ("", old["when"]):
         return {"state": "same", "files": old["files"]}
     outputs, files = ({}, old["files"]) if whole else _outputs(target, pieces)
-    stale = set() if whole else {*old["files"], TIMESTAMP}
     outputs |= {TIMESTAMP: when.encode()} if when else {}
-    changed = _update(folder, outputs, stale - set(outputs), target.state)
+    new = {name: content for name, content in outputs.items() if not _holds(folder / name, content)}
+    stale = [name for name in old["files"] if not whole and name not in outputs]
+    _update(folder, new, stale, target.state)
     kept = {"source": source, "key": key, "when": when, "files": files}
     write_whole(memory, json.dumps(kept, indent=1).encode(), target.state)
-    return {"state": "new" if not there else "changed" if changed else "same", "files": files}
+    return {"state": "new" if not there else "changed" if new or stale else "same", "files": files}
 
 
 def _digest(pieces: list[Piece]) -> str:
@@ -93,19 +94,19 @@ def known(target: Target) -> dict[str, str]:
     return {_remembered(target.state / f"{one}.json")["key"]: one for one in there}
 
 
-def _update(folder: Path, outputs: dict[str, bytes], stale: set[str], scratch: Path) -> bool:
-    """Write these files into a folder, each whole at any moment, then remove the stale ones."""
-    changed = False
+def _holds(path: Path, content: bytes) -> bool:
+    return not path.is_symlink() and path.is_file() and path.read_bytes() == content
+
+
+def _update(folder: Path, new: dict[str, bytes], stale: list[str], scratch: Path) -> None:
+    """Write new files into a folder, each whole at any moment, then remove those that they replace."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in outputs.items():
-        path = folder / name
-        if path.is_symlink() or not path.is_file() or path.read_bytes() != content:
-            write_whole(path, content, scratch)
-            changed = True
+    if (new or stale) and TIMESTAMP not in new:
+        (folder / TIMESTAMP).unlink(missing_ok=True)  # it told when the old files came
+    for name, content in new.items():
+        write_whole(folder / name, content, scratch)
     for name in stale:
-        changed |= (folder / name).exists()
         (folder / name).unlink(missing_ok=True)
-    return changed
 
 
 def _outputs(target: Target, pieces: list[Piece]) -> tuple[dict[str, bytes], dict[str, Row]]:

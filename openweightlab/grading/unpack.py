@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
+from .course import CourseError
 from .handin import NOT_HANDED_IN
 
 MIB = 2**20
@@ -73,7 +74,7 @@ class Budget:
         if self.student < 0:
             raise Refused(f"is too much: one student's files may have {MAX_STUDENT // MIB} MiB together")
         if self.total < 0:
-            raise Refused(f"is too much: one call reads at most {MAX_TOTAL // MIB} MiB")
+            raise CourseError(f"That is over {MAX_TOTAL // MIB} MiB in one call; collect it in parts")
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def read(entry: Entry, budget: Budget) -> bytes:
     """A file's bytes.
 
     Raises:
-        Refused: damaged, encrypted, a bomb, or over a limit.
+        Refused: damaged, encrypted, a bomb, or over a limit. CourseError: over the limit of a whole call.
     """
     if entry.open is None:
         raise Refused(entry.refused)
