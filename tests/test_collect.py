@@ -149,11 +149,13 @@ PLATFORMS: dict[str, tuple[Files, list[str]]] = {
             "ana_00_workbench.ipynb": WORK,
             "Kopie von 00_workbench - Ben Kim (2).ipynb": WORK,
             "cam.ipynb": WORK,
+            "Copy_of_00_workbench_guy.ipynb": WORK,
+            "00-Workbench hal_(1).ipynb": WORK,
             "00_workbench-dan.zip": zipped({"w.ipynb": WORK}),
             "eva_17_00_workbench.ipynb": WORK,
             "fay_17_00_workbench.ipynb": WORK,
         },
-        ["Ben Kim", "ana", "cam", "dan", "eva_17", "fay_17"],
+        ["Ben Kim", "ana", "cam", "dan", "eva_17", "fay_17", "guy", "hal"],
     ),
 }
 

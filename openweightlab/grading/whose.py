@@ -19,7 +19,12 @@ MOODLE = re.compile(r"^([^_]+?)(?:_(\d+))?_assignsubmission_([a-z]+)(?:_(.*))?$"
 BLACKBOARD = re.compile(r"^.+?_([^_]+)_attempt_(\d{4}(?:-\d\d){5})(?:_(.+)|\.txt)$", re.DOTALL)
 CANVAS_TEXT = re.compile(r"^(?:(.+?)_)?(LATE_)?(\d+|anon_[^_]+)_(text|link)\.html$")
 COPIES = r"copy of|kopie von|kopie van|copie de|copia de|cópia de|copia di|kopia|kopi av|kopi af|копия"
-COPY = re.compile(rf"\b(?:{COPIES})\b|[のを的]?\s*(?:コピー|副本)|(?<= )copy$|\(\d+\)", re.IGNORECASE)
+COPY = re.compile(
+    rf"(?<![^\W_])(?:{COPIES})(?![^\W_])|[のを的]?\s*(?:コピー|副本)|(?<= )copy$|\(\d+\)".replace(
+        " ", "[ _+]"
+    ),
+    re.IGNORECASE,
+)  # Colab writes "Copy_of_work.ipynb" where Drive shows "Copy of work.ipynb"
 LONG_NUMBER = re.compile(r"\d{5,}_")  # a platform's number, where a student's file name may begin with one
 
 
@@ -122,7 +127,7 @@ def by_folder(path: Path, module: str) -> list[Origin]:
     if ".ipynb" not in path[0] and end.lower() != "zip":
         return []
     name = COPY.sub(" ", stem)
-    name = re.sub(re.escape(module), " ", name, flags=re.IGNORECASE)
+    name = re.sub(re.escape(module).replace("_", "[ _+-]"), " ", name, flags=re.IGNORECASE)
     name = re.sub(r"\s+", " ", name).strip(" _-.,")
     if not name or re.fullmatch(r"untitled\d*|notebook|submission", name, re.IGNORECASE):
         return []
