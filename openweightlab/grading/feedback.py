@@ -64,7 +64,7 @@ def _allowed(tag: str, name: str, value: str) -> bool:
     if tag == "a" and name == "href":
         return re.match(r"https?:|mailto:|#", value) is not None
     if tag == "img" and name == "src":
-        return re.match(r"data:image/(png|jpeg|gif);base64,", value) is not None
+        return re.match(r"data:image/(png|jpeg|gif);base64,[A-Za-z0-9+/=\s]*$", value) is not None
     return name in ANYWHERE or (tag == "img" and name in ("alt", "width", "height"))
 
 

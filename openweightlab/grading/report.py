@@ -197,7 +197,8 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
     yield "from, to", f"{about.get('started', '?')}, {about.get('ended', '?')}" if about else ""
     yield from (("lost try", str(trouble)) for trouble in about.get("troubles", ()))
     yield from (("log", line) for line in str(about.get("log", "")).splitlines())
-    yield from (("hash of", f"{part}: {value}") for part, value in about.get("parts", {}).items())
+    parts = about.get("parts", {})
+    yield from (("hash of", f"{part}: {parts[part]}") for part in sorted(parts.keys() - {"seed", "versions"}))
 
 
 def _answer(id: str, title: str, answer: Answer) -> Iterator[str]:
