@@ -164,6 +164,22 @@ def watched(watch: Callable[[str], None]) -> Iterator[None]:
         event.remove(Engine, "commit", commit)
 
 
+def dies(lab: Class, work: Callable[[CourseAutograde], object], n: int, only: str) -> bool:
+    """Whether a child at work could be killed at its n-th statement of a kind; else it got through."""
+    child = os.fork()
+    if child == 0:
+        try:
+            watch = Nth(n, lambda: os.kill(os.getpid(), signal.SIGKILL), only)
+            with watched(watch), lab.grader() as grader:
+                work(grader)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
 def set_up(lab: Class, setting: str) -> None:
     with open(lab.root / "nbgrader_config.py", "a") as config:
         config.write(f"\n{setting}\n")
@@ -305,6 +321,40 @@ def test_no_statement_can_fail_and_leave_a_mark_of_an_earlier_submission(lab):
     assert seen == {(2.0, True), (None, False), (1.0, True)}
 
 
+@pytest.mark.parametrize(("n", "only"), [(1, "INSERT"), (5, "INSERT"), (1, "UPDATE grade"), (3, "COMMIT")])
+def test_a_kill_in_the_middle_of_an_import(lab, n, only):
+    """kill -9 of the process that writes: the next call gives the marks of an undisturbed one."""
+    lab.submit("ada", worked())
+    killed = dies(lab, lambda grader: take_in(grader, "ada"), n, only)
+    assert killed and not (lab.root / "autograded" / "ada" / MODULE).exists()
+    assert dump(lab) == ([], [])
+    with lab.grader() as grader:
+        assert take_in(grader, "ada")["Q9.1"] == Mark(2.0, False)
+    assert lab.scores() == {"ada": 5.0} and len(dump(lab)[0]) == 3
+    lab.submit("ada", changed(a1=WRONG))
+    killed = dies(lab, lambda grader: take_in(grader, "ada"), 2, "UPDATE grade")
+    assert killed and lab.scores() == {"ada": 0.0}
+    with lab.grader() as grader:
+        take_in(grader, "ada")
+    assert lab.scores() == {"ada": 4.0}
+
+
+def test_a_mark_given_while_we_write_is_kept_and_flagged(lab):
+    """Formgrader is another program: a person may save a mark between our reading and our writing."""
+    lab.submit("ada", worked())
+    with lab.grader() as grader:
+        take_in(grader, "ada")
+        lab.submit("ada", changed(a1=WRONG))
+        task = grader.task("ada")
+        entered = Nth(2, lambda: lab.give("ada", "Q9.1", manual_score=1.5), "UPDATE grade")
+        with watched(entered):
+            marks = grader.take_in(task, judged(task))
+    assert entered.fired and marks["Q9.1"] == Mark(1.5, False)
+    assert lab.mark("ada", "Q9.1") == {
+        **{"auto_score": 1.0, "manual_score": 1.5, "extra_credit": None, "needs_manual_grade": True}
+    }
+
+
 def cut(lab: Class, server: Server) -> None:
     """End every connection to the class's database, as an administrator may."""
     with server.connect() as connection:
@@ -439,20 +489,6 @@ def shape(lab: Class) -> str:
     return repr((cells, points, lab.sql("select name, source from source_cell order by name"), dump(lab)))
 
 
-def register_and_die(lab: Class, n: int, only: str) -> bool:
-    """Whether a child that brings the gradebook to the release could be killed at its n-th statement."""
-    child = os.fork()
-    if child == 0:
-        try:
-            with watched(Nth(n, lambda: os.kill(os.getpid(), signal.SIGKILL), only)), lab.grader():
-                os._exit(0)
-        finally:
-            os._exit(1)
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
-
-
 def test_a_kill_while_questions_change_leaves_the_old_or_the_new(lab):
     filled(lab)
     before = shape(lab)
@@ -460,7 +496,7 @@ def test_a_kill_while_questions_change_leaves_the_old_or_the_new(lab):
     seen = []
     for only, step in (("COMMIT", 1), ("UPDATE", 4), ("INSERT", 2), ("DELETE", 2)):
         for n in range(1, 100, step):
-            if not register_and_die(lab, n, only):
+            if not dies(lab, lambda grader: None, n, only):
                 break
             seen.append(shape(lab))
             if only == "COMMIT" and seen[-1] != before:

@@ -56,6 +56,7 @@ from .course import Course, CourseError
 from .gradebook import Book, Cell, Mark
 from .normalise import Normalised, normalise
 from .preprocessor import Judge, show
+from .register import register
 from .run import Record
 
 # nbgrader's steps that normalising and one transaction make needless; all others of the settings are taken.
@@ -167,9 +168,8 @@ class CourseAutograde(Autograde):
             self._judge.check()
         with books.gradebook(self.coursedir) as book:
             book.try_to_write()
-            news = books.register(self.coursedir, self._module, self)
+            news = register(self.coursedir, self._module, self)
             cells, release = books.known_cells(book, self._module), self.course.release(self._module)
-            _compare(release, cells)
             self._desk = _Desk(book, release, cells, self._steps(), self._late(), self._masters())
             try:
                 yield news
@@ -372,16 +372,6 @@ def prepare(folder: Path, module: str, release: NotebookNode, cells: dict[str, C
     kept = {"status": submission.status, "reason": submission.reason, "flags": list(submission.flags)}
     submission.notebook.metadata["owl_grading"] = kept | {"timestamp": _timestamp(folder / "timestamp.txt")}
     return submission
-
-
-def _compare(release: NotebookNode, cells: dict[str, Cell]) -> None:
-    """Raise CourseError where exercises/ has other cells than the gradebook, which has solutions/'s."""
-    ours = {cell.metadata.get("nbgrader", {}).get("grade_id") for cell in release.cells} - {None}
-    if ours != set(cells):
-        raise CourseError(
-            "exercises/ and solutions/ don't agree; only one of them has "
-            f"{', '.join(sorted(ours ^ set(cells)))}. Make exercises/ from solutions/ again"
-        )
 
 
 def _handed_in(task: records.Task) -> str:

@@ -27,7 +27,7 @@ from nbgrader.api import (
 from nbgrader.preprocessors import SaveCells
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
-from traitlets import List, Unicode
+from traitlets import List, Set, Unicode
 
 from . import records
 from .course import find_course
@@ -41,9 +41,14 @@ class KeepMarks(SaveCells):
     """SaveCells that takes other questions for a notebook with submissions, in one transaction."""
 
     news = List(Unicode(), help="What changed, in sentences for people.")
+    wanted = Set(Unicode(), help="The cells that exercises/ has, where solutions/ must have the same.")
 
     def _create_notebook(self, nb: NotebookNode) -> None:
         """Bring the gradebook to the cells that were collected; the name is nbgrader's."""
+        odd = self.wanted and self.wanted ^ set(self.new_source_cells)
+        if odd:
+            names = ", ".join(sorted(odd))
+            raise ValueError(f"exercises/ and solutions/ don't agree: only one of them has {names}")
         db = self.gradebook.db()
         kinds = {
             GradeCell: self.new_grade_cells,
