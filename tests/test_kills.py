@@ -3,10 +3,9 @@
 Fourteen kills hit calls whose workers are stand-ins, six a real class; there kernels are hit, too.
 """
 
-import os
 import random
 import shutil
-import signal
+import subprocess
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,7 @@ import pytest
 from class_of_submissions import MODULE as REAL
 from class_of_submissions import Grading, environment, make_course, program, variant
 from test_normalise import MODULE
-from test_pool import FORK, Class
+from test_pool import Class
 
 from openweightlab.grading import records
 
@@ -98,6 +97,18 @@ def test_fourteen_kills_of_calls_and_workers(tmp_path, monkeypatch):
     assert psutil.Process().children(recursive=True) == []
 
 
+class Program(subprocess.Popen):
+    """A program, in multiprocessing's words."""
+
+    def join(self, seconds: float | None = None) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(seconds)
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.poll()
+
+
 @pytest.fixture
 def temporary():
     """A folder for temporary files, with a short name: the paths of sockets may have 107 letters."""
@@ -123,9 +134,8 @@ def test_six_kills_of_a_real_class_down_to_its_kernels(temporary):
 
     def start(door: Grading) -> Any:
         order = ["grade", REAL, "--submissions", str(door.submissions), "--json", str(door.file)]
-        call = FORK.Process(target=_become, args=([program("owl"), *order], door, settings))
-        call.start()
-        return call
+        with open(door.log, "ab") as log:
+            return Program([program("owl"), *order], cwd=door.root, env=settings, stdout=log, stderr=log)
 
     calm, rounds = make_course("calm", students), 0
     assert disturb(lambda: start(calm), [], 0, chance) == []
@@ -138,13 +148,3 @@ def test_six_kills_of_a_real_class_down_to_its_kernels(temporary):
         assert outcome(door) == outcome(calm)
         assert list(door.rows()) == [student.name for student in students]
     assert list(temporary.iterdir()) == []
-
-
-def _become(command: list[str], door: Grading, environment: dict[str, str]) -> None:
-    """Become that command, in a door's folder, with its output in the door's log."""
-    os.chdir(door.root)
-    log = os.open(door.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.execve(command[0], command, environment)
