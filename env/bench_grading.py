@@ -247,7 +247,7 @@ def crowd(folder: Path, records: list[Path], count: int) -> dict[str, Any]:
         "grader_peak_mib": round(max(sizes)),
         "grader_mib_by_tenths": [round(size) for size in sizes[count // 10 - 1 :: count // 10]],
         "grown_after_a_tenth": round(max(tenth) / tenth[0], 3),
-        "gradebook_s_each": round(seconds / count, 3),
+        "grader_s_each": round(seconds / count, 3),
     }
 
 
@@ -365,7 +365,7 @@ def measure(scale: float = 1.0) -> dict[str, Any]:
         found["crowd"] = crowd(folder / "crowd", records, size(CROWD))
         found["dask"] = on_dask(folder / "dask", size(SPREAD))
     each = found[LARGEST]["owl_grade_s"] / found[LARGEST]["submissions"]
-    return found | {"projection": projection(each, found["crowd"]["gradebook_s_each"])}
+    return found | {"projection": projection(each, found["crowd"]["grader_s_each"])}
 
 
 RUN: dict[str, Callable[..., None]] = {"pure": run_pure, "crowd": run_crowd, "stand-in": run_stand_in}
