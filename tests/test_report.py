@@ -194,6 +194,26 @@ def test_a_student_whom_the_grader_failed_is_told_apart(lab):  # noqa: F811
     assert ("ada", why) in findings.to_look_at(everything(lab))
 
 
+def test_a_mark_of_something_else_than_what_lies_there_is_told(lab):  # noqa: F811
+    for name in ("ada", "bob", "cy"):
+        lab.submit(name, worked())
+    lab.grade()
+    for name in ("ada", "bob", "cy"):
+        mark_by_hand(lab, name, "Q9.3", 4.0)
+    lab.submit("ada", changed(a1="# Q9.1 answer\ndef double(x):\n    return 3"))
+    lab.submit("bob", worked())  # the same again
+    lab.submit("cy", b"{")
+    os.utime(lab.submissions / "ada" / MODULE / f"{MODULE}.ipynb", (0, 0))
+    found = results(lab)
+    assert {name for name, result in found.items() if result.stale} == {"ada", "cy"}
+    assert {name for name, result in found.items() if result.final} == {"bob"}
+    assert ("ada", "handed in anew since it was graded: call `owl grade`") in findings.to_look_at(
+        everything(lab)
+    )
+    lab.grade()
+    assert not any(result.stale for result in results(lab).values())
+
+
 def test_what_stops_a_report_is_said(lab, capsys):  # noqa: F811
     owl_report(lab, expect=2)
     assert "has no marks for 09_demo: call `owl grade`" in capsys.readouterr().err

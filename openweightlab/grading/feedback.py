@@ -107,20 +107,6 @@ def without_late_outputs(nb: NotebookNode) -> NotebookNode:
     return copy
 
 
-def words(text: str) -> Markup:
-    """Plain text as HTML: `code` between backticks, *emphasis* between asterisks.
-
-    >>> words("*Mind* x < y in your line `return <a> * b * c`.")
-    Markup('<em>Mind</em> x &lt; y in your line <code>return &lt;a&gt; * b * c</code>.')
-    """
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part[1:-1])
-        if part.startswith("`") and part.endswith("`") and len(part) > 2
-        else Markup(re.sub(r"\*(\S|\S[^*]*\S)\*", r"<em>\1</em>", str(escape(part))))
-        for part in re.split(r"(`[^`]+`)", text)
-    )
-
-
 @dataclass
 class Told:
     """What a page says about one question; `judged` are the judge's points, `points` the final ones."""
@@ -176,7 +162,7 @@ def page(nb: NotebookNode, resources: dict[str, Any]) -> str:
     reason = seen.get("reason", "")
     found = _told(nb, _waiting(nb, about), reason)
     return (
-        templates(words=words)
+        templates()
         .get_template("feedback.html.j2")
         .render(
             title=_title(nb) or about.get("notebook", ""),

@@ -32,9 +32,10 @@ from nbgrader.coursedir import CourseDirectory
 from sqlalchemy.orm import Query
 
 from . import records
+from .autograde import prepare, submission_folder
 from .autograde import students as handed_in
 from .course import Course, CourseError
-from .gradebook import Book, checked_url, plainly, shown
+from .gradebook import Book, checked_url, known_cells, plainly, shown
 from .judge import NOT_ANSWERED
 from .roster import Person, read_list, safe_id
 from .run import Record
@@ -89,6 +90,7 @@ class Result:
     key: str = ""
     record: Record | None = None
     path: Path | None = None  # the record's
+    stale: bool = False  # what lies there now is not what was graded
 
     @property
     def points(self) -> float:
@@ -112,7 +114,7 @@ class Result:
     @property
     def final(self) -> bool:
         """Whether the mark says what the student can do: nothing failed or is missing, nobody is awaited."""
-        if self.pending or self.status == UNGRADED or "infrastructure" in self.flags:
+        if self.pending or self.stale or self.status == UNGRADED or "infrastructure" in self.flags:
             return False
         by_hand = any(answer.by_hand for answer in self.answers.values())
         return self.state in ("graded", "zero") or self.points > 0 or by_hand
@@ -174,9 +176,13 @@ def gather(
         found = _students(book, handed_in(coursedir, module))
         _add_people(read_list(roster) if roster else [], found)
         _add_marks(book, notebook, found)
-        autograded = {name: _autograded(coursedir, module, name) for name in found}
-    for name, result in found.items():
-        _add_record(result, autograded[name], course, module)
+        cells = known_cells(book, module)
+        for name, result in found.items():
+            autograded = _autograded(coursedir, module, name)
+            _add_record(result, autograded, course, module)
+            folder = submission_folder(coursedir, name, module)
+            if result.path and _newest(folder) > result.path.stat().st_mtime:
+                result.stale = _shape(prepare(folder, module, release, cells).notebook) != _shape(autograded)
     return ClassResults(course, module, release, _items(release), [found[name] for name in sorted(found)])
 
 
@@ -299,6 +305,19 @@ def _add_record(result: Result, notebook: dict[str, Any], course: Course, module
         if id in result.answers:
             error, cases = judged.get("error") or "", tuple(judged.get("cases", ()))
             result.answers[id] = replace(result.answers[id], error=error, cases=cases)
+
+
+def _newest(folder: Path) -> float:
+    """When anything in a submission was last put there or changed, whatever times its files claim."""
+    entries = [folder, *folder.rglob("*")] if folder.is_dir() else []
+    return max((path.lstat().st_ctime for path in entries), default=0.0)
+
+
+def _shape(notebook: dict[str, Any]) -> list[Any]:
+    """What of a normalised notebook was graded: its cells' sources, or why it could not be run."""
+    about = notebook.get("metadata", {}).get("owl_grading", {})
+    cannot = about.get("reason") if about.get("status") in ("missing", "unreadable") else ""
+    return [cannot, *((cell["cell_type"], "".join(cell["source"])) for cell in notebook.get("cells", ()))]
 
 
 def _items(release: NotebookNode) -> dict[str, Item]:
