@@ -31,35 +31,40 @@ def tree(pid: int) -> list[psutil.Process]:
     return []
 
 
-def strike(grader: int, kind: str, chance: random.Random) -> bool:
-    """Kill the call itself, one of its workers, or a child of theirs, if there is one; whether it was hit."""
+def strike(grader: int, kind: str, chance: random.Random) -> list[psutil.Process]:
+    """Kill the call itself, one of its workers, or a child of theirs: it and all that it had started.
+
+    The list is empty where there was none to kill.
+    """
     found = tree(grader)
     with suppress(psutil.NoSuchProcess):
         workers = [process for process in found if process.ppid() == grader]
         children = [process for process in found if process not in workers]
         victims = {"grader": [psutil.Process(grader)], "worker": workers, "child": children}[kind]
         if victims:
-            chance.choice(victims).kill()
-            return True
-    return False
+            victim = chance.choice(victims)
+            hit = [victim, *victim.children(recursive=True)]
+            victim.kill()
+            return hit
+    return []
 
 
 def disturb(start: Callable[[], Any], kills: list[str], longest: float, chance: random.Random) -> list[str]:
     """Call until it comes through, with kills at random moments on the way; those not needed until then.
 
-    Nothing outlives a call that was killed.
+    Nothing outlives who started it.
     """
     call, left = start(), list(kills)
     call.join(chance.uniform(0.05, longest) if left else None)
     while call.exitcode is None:
-        started = tree(call.pid)
-        if not strike(call.pid, left[0], chance):
+        hit = strike(call.pid, left[0], chance)
+        if not hit:
             call.join(0.1)  # soon there will be such a process
             continue
         if left.pop(0) == "grader":
             call.join()
-            assert psutil.wait_procs(started, timeout=60)[1] == []
             call = start()
+        assert psutil.wait_procs(hit, timeout=60)[1] == []
         call.join(chance.uniform(0.05, longest) if left else None)
     assert call.exitcode == 0
     return left
