@@ -205,13 +205,19 @@ def test_a_mark_of_something_else_than_what_lies_there_is_told(lab):  # noqa: F8
     lab.submit("cy", b"{")
     os.utime(lab.submissions / "ada" / MODULE / f"{MODULE}.ipynb", (0, 0))
     found = results(lab)
-    assert {name for name, result in found.items() if result.stale} == {"ada", "cy"}
+    assert {name for name, result in found.items() if result.doubt} == {"ada", "cy"}
     assert {name for name, result in found.items() if result.final} == {"bob"}
     assert ("ada", "handed in anew since it was graded: call `owl grade`") in findings.to_look_at(
         everything(lab)
     )
     lab.grade()
-    assert not any(result.stale for result in results(lab).values())
+    assert not any(result.doubt for result in results(lab).values())
+    lab.sql("update grade set auto_score = auto_score + 1 where auto_score = 2")
+    for path in (lab.root / ".owl/records" / MODULE / "cy").glob("*.json"):
+        path.write_text(path.read_text()[:100])
+    doubts = {name: result.doubt for name, result in results(lab).items()}
+    assert doubts["bob"] == "the gradebook has other points than its record"
+    assert doubts["ada"] == "" and doubts["cy"] == "its record is not there"
 
 
 def test_what_stops_a_report_is_said(lab, capsys):  # noqa: F811

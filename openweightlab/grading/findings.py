@@ -119,8 +119,8 @@ def _why(result: Result, shared: set[str]) -> list[str]:
     why = [WORTH_A_LOOK[flag] for flag in result.flags if flag in WORTH_A_LOOK and flag not in shared]
     if result.status == UNGRADED:
         why.append("handed in, but not graded yet: call `owl grade`")
-    if result.stale:
-        why.append("handed in anew since it was graded: call `owl grade`")
+    if result.doubt:
+        why.append(f"{result.doubt}: call `owl grade`")
     if result.state == "failed":
         why.insert(0, f"{result.status}: {result.reason}" if result.reason else result.status)
     return why

@@ -181,6 +181,7 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
     """Title and text of each line about a submission and its record."""
     late = f", {result.late_penalty:g} points off for that" if result.late_penalty else ""
     yield "handed in", f"{result.handed_in} UTC{late}" if result.handed_in else ""
+    yield "doubt", result.doubt
     yield "pending", f"{result.pending:g} points wait for a mark by hand" if result.pending else ""
     yield "status", result.status
     yield "reason", result.reason
