@@ -217,9 +217,8 @@ class _Sheet:
     def add(self, row: Row) -> None:
         """Take a row in; write the file if enough time has passed, so that writing never takes much of it."""
         self._rows[row["student"]] = json.dumps(row)
-        self.counts[
-            "to be run again (the machine failed)" if "infrastructure" in row["flags"] else row["status"]
-        ] += 1
+        again = "infrastructure" in row["flags"]
+        self.counts["to be run again (the machine failed)" if again else row["status"]] += 1
         if time.monotonic() > self._next:
             started = time.monotonic()
             self.write()
@@ -245,7 +244,7 @@ class _Grading:
         self._under_way: dict[str, records.Task] = {}  # by student: as many as the executor has taken
 
     def grade(self, names: list[str], executor: Executor) -> None:
-        """Grade all of them; after an interrupt, what is done by then is still kept and brought in."""
+        """Grade all of them; what is done by the time of an interrupt or of trouble is still kept."""
         self._bar = tqdm(
             total=len(names), desc=self.call.module, unit="student", file=sys.stderr, disable=None
         )
@@ -260,6 +259,10 @@ class _Grading:
             except KeyboardInterrupt:
                 for done in executor.close():
                     self._keep(done)
+                raise
+            except CourseError:  # of the gradebook, say
+                for done in executor.close():
+                    self._write_down(self._under_way.pop(done.order["student"]), done)
                 raise
 
     def _orders(self, names: list[str]) -> Iterator[Order]:
