@@ -217,7 +217,8 @@ def _told(nb: NotebookNode, waiting: set[str], reason: str) -> list[Told]:
             _add_verdict(told, cell)
         told.points = float(mark.get("score", told.judged or 0.0))
         told.asked = _asked(id)
-        told.hint = first_hint(nb, id) if told.points < told.most and not _is_written(mark) else ""
+        told.error = "" if told.error == reason else told.error
+        told.hint = first_hint(nb, id) if told.cases and told.points < told.most else ""
         comment = comments.get(id) or comments.get(f"{id}-answer")
         told.comment = Markup(markdown(comment)) if comment and comment != reason else None
         found.append(told)
@@ -242,7 +243,7 @@ def _add_verdict(told: Told, cell: NotebookNode) -> None:
     except ValueError:
         return
     soup = BeautifulSoup(data.get("text/html", ""), "html.parser")
-    told.error = " ".join(div.get_text() for div in soup.find_all("div", recursive=False))
+    told.error = " ".join(div.get_text() for div in soup.find_all("div", recursive=False) if not div.em)
     for entry in soup.find_all("li"):
         message = entry.div.extract().get_text() if entry.div else ""
         sign, _, label = entry.get_text().partition(" ")
