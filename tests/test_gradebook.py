@@ -468,6 +468,16 @@ def test_changed_questions_keep_every_mark_by_hand(lab, capsys):
     assert lab.grade() == rows and lab.runs == [] and len(list((lab.root / ".owl").glob("dropped*"))) == 1
 
 
+def test_fewer_points_than_were_given_by_hand_are_told(lab):
+    filled(lab)
+    release = make_release()
+    release.cells[C2].metadata.nbgrader.points = 2
+    lab.release(release)
+    with lab.grader():
+        assert lab.news[0].startswith("Q9.2: 3 points became 2. 1 marks by hand are above that")
+    assert lab.mark("ada", "Q9.2")["manual_score"] == 2.5
+
+
 def test_a_question_that_is_added_is_there_ungraded_until_the_run(lab):
     filled(lab)
     lab.release(other_questions())

@@ -230,7 +230,6 @@ class CourseAutograde(Autograde):
             raise _cannot_write(error, self._target(task.student)) from error
         except Exception as error:
             self.log.debug(traceback.format_exc())
-            self._take_back(task.student)
             raise NbGraderException(f"{type(error).__name__}: {error}".splitlines()[0]) from error
 
     def _kept(self, task: records.Task, record: Record) -> dict[str, Mark] | None:
@@ -264,6 +263,7 @@ class CourseAutograde(Autograde):
             rmtree(str(target))
 
     def _replace(self, task: records.Task, record: Record) -> dict[str, Mark]:
+        """Bring in a record where there is none; the notebook gets its name when its marks are written."""
         self.notebooks = [str(self._target(task.student) / f"{task.module}.ipynb")]
         self.run_pre_convert_hook()
         notebook = self._shown(task, record)

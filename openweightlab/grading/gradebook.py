@@ -43,6 +43,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from .course import CourseError
 
+ODD_FILES = (":memory:", "file:")  # SQLite databases without a path, or with one in a URI
+
 
 class GradebookError(CourseError):
     """The gradebook's database refuses: perhaps only now, as when another program locks it."""
@@ -123,14 +125,15 @@ class Book(Gradebook):
     def __init__(self, coursedir: CourseDirectory) -> None:
         self.url = str(coursedir.db_url)
         parsed = checked_url(self.url)
-        self.file = parsed.database if parsed.get_backend_name() == "sqlite" else None
+        on_disk = parsed.get_backend_name() == "sqlite" and parsed.database
+        self.file = os.path.abspath(on_disk) if on_disk and not on_disk.startswith(ODD_FILES) else None
         with plainly(self.url):
             super().__init__(self.url, coursedir.course_id)
         self.identity = self._identity()
 
     def _identity(self) -> tuple[int, int] | None:
         """Which file it is; None where there is none, as for a server."""
-        if not self.file or self.file.startswith((":memory:", "file:")):
+        if not self.file:
             return None
         try:
             found = os.stat(self.file)

@@ -25,7 +25,7 @@ from nbgrader.api import (
     TaskCell,
 )
 from nbgrader.preprocessors import SaveCells
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 from traitlets import List, Set, Unicode
 
@@ -131,9 +131,16 @@ def _take(db: Session, notebook: Notebook, kind: type, wanted: Cells) -> list[st
         for key, value in values.items():
             setattr(cell, key, value)
         if before != getattr(cell, "max_score", None):
-            told.append(f"{_question(name)}: {before:g} points became {cell.max_score:g}.")
+            told.append(f"{_question(name)}: {before:g} points became {cell.max_score:g}.{_above(db, cell)}")
     db.flush()
     return told
+
+
+def _above(db: Session, cell: Any) -> str:
+    """A word on marks by hand that are more than a question's points."""
+    more = select(func.count()).where(Grade.cell_id == cell.id, Grade.manual_score > cell.max_score)
+    count = db.scalar(more)
+    return f" {count} marks by hand are above that now and are left: look at them again." if count else ""
 
 
 def _fill_in(db: Session, notebook: Notebook, cell: Any) -> int:
