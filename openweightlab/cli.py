@@ -36,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     grade.add_argument("module")
     grade.add_argument("--submissions", required=True, metavar="DIR", help="one folder a student")
     grade.add_argument("--json", required=True, metavar="FILE", help="gets one row a submission")
-    grade.add_argument("--jobs", type=int, default=1, metavar="N", help="run so many at a time, 1 GB each")
+    grade.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="at a time; each takes a core and 1 GB (default 1)"
+    )
     grade.add_argument(
         "--scheduler", metavar="ADDRESS", help="run them on this Dask cluster, such as tcp://…"
     )

@@ -84,13 +84,9 @@ class Cluster:
         return (self.folder / f"{name}.log").read_text()
 
     def kill(self, name: str) -> list[psutil.Process]:
-        """End a process and its nanny as a power cut would; what it had started and outlives it by 30 s."""
-        process = psutil.Process(self.processes[name].pid)
-        below = process.children(recursive=True)
-        own = [process, *(child for child in below if "openweightlab" not in " ".join(child.cmdline()))]
-        for one in own:
-            one.kill()
-        self.processes[name].wait()
+        """End a worker, and its nanny, as a power cut would; what it had started and outlives it by 30 s."""
+        below = psutil.Process(self.processes[name].pid).children(recursive=True)
+        end(self.processes[name])
         return psutil.wait_procs(below, timeout=30)[1]
 
 

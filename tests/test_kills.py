@@ -3,10 +3,9 @@
 Fourteen kills hit calls whose workers are stand-ins, six a real class; there kernels are hit, too.
 """
 
-import os
 import random
 import shutil
-import signal
+import subprocess
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,7 @@ import pytest
 from class_of_submissions import MODULE as REAL
 from class_of_submissions import Grading, environment, make_course, program, variant
 from test_normalise import MODULE
-from test_pool import FORK, Class
+from test_pool import Class
 
 from openweightlab.grading import records
 
@@ -32,35 +31,43 @@ def tree(pid: int) -> list[psutil.Process]:
     return []
 
 
-def strike(grader: int, kind: str, chance: random.Random) -> bool:
-    """Kill the call itself, one of its workers, or a child of theirs, if there is one; whether it was hit."""
+def strike(grader: int, kind: str, chance: random.Random) -> list[psutil.Process]:
+    """Kill the call itself, one of its workers, or a child of theirs: it and all that it had started.
+
+    The list is empty where there was none to kill.
+    """
     found = tree(grader)
     with suppress(psutil.NoSuchProcess):
         workers = [process for process in found if process.ppid() == grader]
         children = [process for process in found if process not in workers]
         victims = {"grader": [psutil.Process(grader)], "worker": workers, "child": children}[kind]
         if victims:
-            chance.choice(victims).kill()
-            return True
-    return False
+            victim = chance.choice(victims)
+            hit = [victim, *victim.children(recursive=True)]
+            victim.kill()
+            return hit
+    return []
 
 
 def disturb(start: Callable[[], Any], kills: list[str], longest: float, chance: random.Random) -> list[str]:
     """Call until it comes through, with kills at random moments on the way; those not needed until then.
 
-    Nothing outlives a call that was killed.
+    Nothing outlives who started it.
     """
     call, left = start(), list(kills)
-    while True:
-        call.join(chance.uniform(0.05, longest) if left else None)
-        if call.exitcode is not None:
-            assert call.exitcode == 0
-            return left
-        started = tree(call.pid)
-        if left and strike(call.pid, left[0], chance) and left.pop(0) == "grader":
+    call.join(chance.uniform(0.05, longest) if left else None)
+    while call.exitcode is None:
+        hit = strike(call.pid, left[0], chance)
+        if not hit:
+            call.join(0.1)  # soon there will be such a process
+            continue
+        if left.pop(0) == "grader":
             call.join()
-            assert psutil.wait_procs(started, timeout=60)[1] == []
             call = start()
+        assert psutil.wait_procs(hit, timeout=60)[1] == []
+        call.join(chance.uniform(0.05, longest) if left else None)
+    assert call.exitcode == 0
+    return left
 
 
 def kept(store: Path, module: str) -> dict[str, list[bytes]]:
@@ -95,6 +102,18 @@ def test_fourteen_kills_of_calls_and_workers(tmp_path, monkeypatch):
     assert psutil.Process().children(recursive=True) == []
 
 
+class Program(subprocess.Popen):
+    """A program, in multiprocessing's words."""
+
+    def join(self, seconds: float | None = None) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(seconds)
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.poll()
+
+
 @pytest.fixture
 def temporary():
     """A folder for temporary files, with a short name: the paths of sockets may have 107 letters."""
@@ -120,27 +139,17 @@ def test_six_kills_of_a_real_class_down_to_its_kernels(temporary):
 
     def start(door: Grading) -> Any:
         order = ["grade", REAL, "--submissions", str(door.submissions), "--json", str(door.file)]
-        call = FORK.Process(target=_become, args=([program("owl"), *order], door, settings))
-        call.start()
-        return call
+        with open(door.log, "ab") as log:
+            return Program([program("owl"), *order], cwd=door.root, env=settings, stdout=log, stderr=log)
 
-    calm = make_course("calm", students)
+    calm, rounds = make_course("calm", students), 0
     assert disturb(lambda: start(calm), [], 0, chance) == []
     while kills:
-        door = make_course(f"killed {len(kills)}", students)
-        kills = disturb(lambda door=door: start(door), kills, 8.0, chance)
+        rounds += 1
+        door = make_course(f"killed {rounds}", students)
+        kills = disturb(lambda door=door: start(door), kills, 6.0, chance)
         while any("infrastructure" in row["flags"] for row in door.rows().values()):
             disturb(lambda door=door: start(door), [], 0, chance)
         assert outcome(door) == outcome(calm)
         assert list(door.rows()) == [student.name for student in students]
     assert list(temporary.iterdir()) == []
-
-
-def _become(command: list[str], door: Grading, environment: dict[str, str]) -> None:
-    """Become that command, in a door's folder, with its output in the door's log."""
-    os.chdir(door.root)
-    log = os.open(door.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.execve(command[0], command, environment)

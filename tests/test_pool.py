@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,6 +216,15 @@ class Class(Lab):
             self.submit(name, changed(**answers))
         return names
 
+    @property
+    def book(self) -> Path:
+        return self.root / "gradebook.db"
+
+    def times(self, student: str) -> list[int]:
+        """When the student's records were written."""
+        folder = self.root / ".owl" / "records" / MODULE / student
+        return [path.stat().st_mtime_ns for path in folder.iterdir()]
+
     def kept(self) -> dict[str, list[str]]:
         """Files in the store of records, by student."""
         folder = self.root / ".owl" / "records" / MODULE
@@ -304,12 +314,36 @@ book.execute("rollback")
 """
 
 
-def test_a_gradebook_that_another_program_has_for_a_while_is_waited_for(many, capsys):
-    many.submit("ada", worked())
-    command = [sys.executable, "-c", HOLD, str(many.root / "gradebook.db")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout and other.stdin
-        other.stdout.readline()
-        threading.Timer(7, other.stdin.close).start()  # nbgrader itself waits for five seconds
-        assert many.grade()["ada"]["status"] == "graded"
+def test_a_gradebook_that_another_program_takes_for_a_while_is_waited_for(many, capsys):
+    names = many.submit_many(3, "sleep 1")
+    command = [sys.executable, "-c", HOLD, str(many.book)]
+
+    def hold() -> None:
+        wait_for(many.file.exists, 60, "first row")
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdin and other.stdout
+            other.stdout.readline()
+            time.sleep(7)  # nbgrader itself waits for five seconds
+            other.stdin.close()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert [row["status"] for row in many.grade().values()] == ["graded"] * 3
+    other.join()
     assert "The gradebook is another program's just now" in capsys.readouterr().out
+    assert list(many.scores()) == names
+
+
+def test_a_gradebook_that_is_lost_amid_a_call_ends_it_and_the_next_call_goes_on(many, capsys):
+    names = many.submit_many(6, "sleep 0.5")
+    lost = threading.Thread(target=lambda: (wait_for(many.file.exists, 60, "row"), many.book.unlink()))
+    lost.start()
+    done = many.grade(expect=2, jobs=2)
+    lost.join()
+    said = capsys.readouterr().err
+    assert "was deleted, moved or replaced while grading" in said and "Traceback" not in said
+    assert 1 <= len(done) < len(names)
+    before = {student: many.times(student) for student in many.kept()}
+    assert set(done) < set(before)
+    assert list(many.grade()) == list(many.scores()) == names
+    assert {student: many.times(student) for student in before} == before  # none was run again

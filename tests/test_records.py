@@ -15,6 +15,7 @@ import subprocess
 import sysconfig
 import tempfile
 import threading
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -91,7 +92,7 @@ class Lab:
         task = records.Task(Course(self.root), order["module"], order["student"], submission, *about)
         self.runs.append(task.student)
         self.tasks.append(task)
-        return pool.Done(order, self.judge(task), {})
+        return pool.Done(order, self.judge(task), {"log": "on a quiet machine"})
 
     def release(self, notebook: NotebookNode, hidden: str = "") -> None:
         """What students get, and the solution nbgrader makes it of; its last cell has the hidden tests."""
@@ -281,6 +282,20 @@ def test_an_interrupted_call_keeps_the_rows_it_has_and_goes_on(lab):
     assert {student: row["points"] for student, row in rows.items()} == {"ada": 5.0, "bob": 5.0, "cy": 5.0}
 
 
+def test_a_call_interrupted_before_its_first_row_leaves_the_file_as_it_was(lab):
+    def stopped(task: records.Task) -> Record:
+        os.kill(os.getpid(), signal.SIGINT)
+        lab.closed.wait()
+        raise pool.Closed
+
+    lab.submit("ada", worked())
+    rows = lab.grade()
+    lab.submit("ada", changed(a1="# Q9.1 answer\ndouble = 3"))
+    lab.closed.clear()
+    lab.judge = stopped
+    assert lab.grade(expect=130) == rows
+
+
 def test_what_people_gave_is_never_overwritten(lab):
     lab.submit("ada", worked())
     lab.grade()
@@ -390,6 +405,64 @@ def test_a_record_comes_back_as_it_was_and_only_whole(tmp_path):
         assert records.load(path) is None
     assert records.load(tmp_path) is None
     assert [entry.name for entry in path.parent.iterdir()] == ["r.json"]
+
+
+def test_a_record_carries_what_an_appeal_asks_for(lab):
+    lab.submit("ada", worked())
+    lab.submit("bob", b"{")
+    lab.grade()
+    ada, bob = (next((lab.root / ".owl/records" / MODULE / name).glob("*.json")) for name in ("ada", "bob"))
+    about, task = records.audit(ada), lab.tasks[-1]
+    assert about["key"] == task.key and ada.name == f"{task.key[:32]}.json"
+    assert about["parts"]["seed"] == 7 and about["parts"]["limits"] == asdict(Limits())
+    assert about["parts"]["versions"]["torch"] and len(about["parts"]["sources"]) == 64
+    assert about["answers"] == {"Q9.1-answer": DOUBLE, "Q9.2-answer": HALVES, "Q9.3": ESSAY}
+    assert about["log"] == "on a quiet machine"  # what the worker told, as it is
+    assert records.audit(bob)["flags"] == list(
+        normalise(lab.submissions / "bob", MODULE, make_release()).flags
+    )
+    ada.write_bytes(ada.read_bytes()[:-9])
+    assert records.audit(ada) == {}
+
+
+def test_the_same_class_graded_twice_has_the_same_records_times_aside(lab):
+    def timed(task: records.Task) -> Record:
+        return replace(judged(task), seconds=float(len(lab.runs)), peak_mib=len(lab.runs) * 10.0)
+
+    lab.judge = timed
+    for name in ("ada", "bob"):
+        lab.submit(name, worked())
+    lab.submit("cy", None)
+    found = []
+    for _ in range(2):
+        lab.grade(force=True)
+        lab.judge = lambda task: replace(timed(task), seconds=99.0)
+        paths = sorted((lab.root / ".owl/records").rglob("*.json"))
+        found.append({path.parent.name: records.load(path) for path in paths})
+    once, again = found
+    assert list(once) == list(again) == ["ada", "bob", "cy"] and once["ada"] != again["ada"]
+    for name in once:
+        assert records.canonical(once[name]) == records.canonical(again[name])
+    assert records.canonical(replace(once["ada"], seed=8)) != records.canonical(once["ada"])
+
+
+def test_a_run_that_the_machine_failed_takes_no_record_s_place(lab):
+    lab.submit("ada", worked())
+    lab.grade()
+    lab.judge = lambda task: records.ungraded(task, "crashed", "no memory", ("infrastructure",))
+    assert lab.grade(force=True)["ada"]["points"] == 5.0 and lab.runs == ["ada"]
+    lab.submit("ada", changed(a1="# Q9.1 answer\ndouble = 3"))
+    assert lab.grade()["ada"]["flags"] == ["infrastructure"]
+    lab.judge = judged
+    assert lab.grade()["ada"]["points"] == 4.0 and lab.runs == ["ada"]
+
+
+def test_which_level_a_machine_s_sandbox_has_makes_no_other_submission(lab):
+    """A cluster's machines differ; what matters is whether there must be a sandbox."""
+    lab.submit("ada", worked())
+    lab.grade()
+    task = lab.tasks[0]
+    assert replace(task, sandbox="bubblewrap").key == task.key != replace(task, sandbox="none").key
 
 
 def test_a_damaged_record_is_made_again(lab):

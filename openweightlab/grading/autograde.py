@@ -56,6 +56,7 @@ from .course import Course, CourseError
 from .gradebook import Book, Cell, Mark
 from .normalise import Normalised, normalise
 from .preprocessor import Judge, show
+from .register import register
 from .run import Record
 
 # nbgrader's steps that normalising and one transaction make needless; all others of the settings are taken.
@@ -143,24 +144,32 @@ class CourseAutograde(Autograde):
         try:
             task = self.task(student)
             self.take_in(task, records.obtain(task, fresh=self.force or self.fresh))
-        except NbGraderException as error:
+        except CourseError:
+            raise
+        except OSError as error:
+            raise _cannot_write(error, self.course.store) from error
+        except Exception as error:
+            self.log.debug(traceback.format_exc())
             self.log.error("%s: %s", student, error)
             return False
         return True
 
     @contextmanager
-    def opened(self) -> Iterator[list[str]]:
+    def opened(self, *, runs_here: bool = True) -> Iterator[list[str]]:
         """One gradebook, open while any number of submissions is graded; what changed in it, for people.
+
+        Args:
+            runs_here: submissions are run on this machine, so it must have the sandbox of the settings.
 
         Raises:
             CourseError: nobody can be graded: no such sandbox, a gradebook that can't be written.
         """
-        self._judge.check()
+        if runs_here:
+            self._judge.check()
         with books.gradebook(self.coursedir) as book:
             book.try_to_write()
-            news = books.register(self.coursedir, self._module, self)
+            news = register(self.coursedir, self._module, self)
             cells, release = books.known_cells(book, self._module), self.course.release(self._module)
-            _compare(release, cells)
             self._desk = _Desk(book, release, cells, self._steps(), self._late(), self._masters())
             try:
                 yield news
@@ -218,14 +227,9 @@ class CourseAutograde(Autograde):
         except CourseError:
             raise
         except OSError as error:
-            raise CourseError(
-                f"{error.filename or self.coursedir.autograded_directory} can't be written "
-                f"({error.strerror}). Is the disk full, or not yours to write? "
-                "What is graded is kept: call again"
-            ) from error
+            raise _cannot_write(error, self._target(task.student)) from error
         except Exception as error:
             self.log.debug(traceback.format_exc())
-            self._take_back(task.student)
             raise NbGraderException(f"{type(error).__name__}: {error}".splitlines()[0]) from error
 
     def _kept(self, task: records.Task, record: Record) -> dict[str, Mark] | None:
@@ -240,6 +244,7 @@ class CourseAutograde(Autograde):
             scores = books.automatic_scores(db, notebook)
             if any(scores.get(id) != result["points"] for id, result in record.questions.items()):
                 return None
+            books.add_up(db, notebook)
             notebook.late_submission_penalty = self._penalty(task.student, notebook)
             db.flush()
             return books.marks(db, notebook)
@@ -258,6 +263,7 @@ class CourseAutograde(Autograde):
             rmtree(str(target))
 
     def _replace(self, task: records.Task, record: Record) -> dict[str, Mark]:
+        """Bring in a record where there is none; the notebook gets its name when its marks are written."""
         self.notebooks = [str(self._target(task.student) / f"{task.module}.ipynb")]
         self.run_pre_convert_hook()
         notebook = self._shown(task, record)
@@ -312,6 +318,7 @@ class CourseAutograde(Autograde):
             submitted = books.start_submission(book, task.module, task.student)
             submitted.assignment.timestamp = parse_utc(about["timestamp"]) if about["timestamp"] else None
             books.save(db, submitted, scores, comments)
+            books.add_up(db, submitted)
             submitted.late_submission_penalty = self._penalty(task.student, submitted)
             db.flush()
             return books.marks(db, submitted)
@@ -324,6 +331,13 @@ class CourseAutograde(Autograde):
         penalty = late.plugin_inst.late_submission_penalty(student, notebook.score, seconds)
         self.log.warning("%s is %g seconds late; penalty: %s", student, seconds, penalty)
         return None if penalty is None else float(late._check_late_penalty(notebook, penalty))
+
+
+def _cannot_write(error: OSError, where: Path) -> CourseError:
+    return CourseError(
+        f"{error.filename or where} can't be written ({error.strerror}). Is the disk full, or not yours to "
+        "write? What is graded is kept: call again"
+    )
 
 
 def _is_a(step: Any, *kinds: type) -> bool:
@@ -358,16 +372,6 @@ def prepare(folder: Path, module: str, release: NotebookNode, cells: dict[str, C
     kept = {"status": submission.status, "reason": submission.reason, "flags": list(submission.flags)}
     submission.notebook.metadata["owl_grading"] = kept | {"timestamp": _timestamp(folder / "timestamp.txt")}
     return submission
-
-
-def _compare(release: NotebookNode, cells: dict[str, Cell]) -> None:
-    """Raise CourseError where exercises/ has other cells than the gradebook, which has solutions/'s."""
-    ours = {cell.metadata.get("nbgrader", {}).get("grade_id") for cell in release.cells} - {None}
-    if ours != set(cells):
-        raise CourseError(
-            "exercises/ and solutions/ don't agree; only one of them has "
-            f"{', '.join(sorted(ours ^ set(cells)))}. Make exercises/ from solutions/ again"
-        )
 
 
 def _handed_in(task: records.Task) -> str:

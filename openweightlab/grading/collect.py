@@ -8,6 +8,7 @@ listed with the reason, and where it is safe a copy is kept in `.unplaced`, whic
 import argparse
 import hashlib
 import json
+import logging
 import re
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .course import CourseError, find_course
-from .place import Piece, Row, Target, place, safe_name, write_whole
+from .place import Piece, Row, Target, known, place, safe_name, write_whole
 from .roster import People, Person, clues, moment, plain, read_list
 from .unpack import Budget, Entry, Refused, opened, read, shown, unfolded
 from .whose import Origin, Submission, sort_out
@@ -38,6 +39,7 @@ class Report:
     """What came of a call: a row for each student, a row for each file that could not be placed."""
 
     platform: str = ""
+    wrapper: str = ""
     students: list[Row] = field(default_factory=list)
     unplaced: list[Row] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -110,16 +112,26 @@ def _collect_all(call: Call, entries: list[Entry], report: Report, budget: Budge
     report.left_out = [entry.name for entry in entries if entry.junk]
     wanted = [entry for entry in entries if not entry.junk]
     good_names = [entry for entry in wanted if not _bad(entry)]
-    found = sort_out(good_names, call.target.module, call.modules, call.roster)
-    report.platform = found.platform
+    taken = {plain(path.name): path.name for path in call.target.into.iterdir()}
+    found = sort_out(good_names, call.target.module, call.modules, call.roster, taken)
+    report.platform, report.wrapper = found.platform, found.wrapper
     for entry, reason in [*((entry, entry.refused) for entry in wanted if _bad(entry)), *found.homeless]:
         budget.next_student()
         _keep(call, report, entry, reason, budget)
-    taken = {plain(path.name): path.name for path in call.target.into.iterdir()}
+    before = known(call.target)
     for submission in found.submissions:
         budget.next_student()
-        name = taken.get(plain(submission.student), submission.student)
-        _collect_one(call, submission, _trouble(call.target, submission.student, name), report, budget)
+        student = submission.student
+        names = [before.get(submission.origin.key, student), taken.get(plain(student), student)]
+        try:
+            _collect_one(call, submission, _trouble(call.target, student, *names), report, budget)
+        except (OSError, CourseError):
+            raise
+        except Exception as error:  # whatever one student's files do, the next student's turn comes
+            logging.getLogger(__name__).exception("%s could not be collected", student)
+            reason = f"could not be understood ({type(error).__name__}); place it by hand"
+            for _, entry in submission.files:
+                _list(call, report, Piece(entry.name, entry.parts, None, reason), student)
 
 
 def _bad(entry: Entry) -> bool:
@@ -149,8 +161,9 @@ def _list(call: Call, report: Report, piece: Piece, student: str = "") -> None:
 
 def _collect_one(call: Call, submission: Submission, trouble: str, report: Report, budget: Budget) -> None:
     """Place one student's files, unless the very same were placed before, or none can be."""
-    student, origin = submission.student, submission.origin
+    student = submission.student
     files, notes = _latest(submission.files)
+    origin = max(files, key=lambda file: file[0].upload)[0]
     pieces = _pieces(call, files, report, budget)
     for piece in pieces:
         piece.reason = trouble or piece.reason
@@ -158,8 +171,9 @@ def _collect_one(call: Call, submission: Submission, trouble: str, report: Repor
             _list(call, report, piece, student)
     if pieces and not trouble:
         when = _when(call, origin, student)
-        row = {"student": student, "name": origin.name, **place(call.target, student, pieces, when)}
-        report.students.append(row | {"late": _late(files), "timestamp": when or None, "notes": notes})
+        row = place(call.target, student, origin.key, pieces, when)
+        row = {"student": student, "name": origin.name, "late": _late(files), **row}
+        report.students.append(row | {"timestamp": when or None, "notes": notes})
 
 
 def _pieces(call: Call, files: list[tuple[Origin, Entry]], report: Report, budget: Budget) -> list[Piece]:
@@ -203,11 +217,13 @@ def _family(origin: Origin) -> tuple[str, int]:
     return (found[1] + found[3], int(found[2] or 0)) if found else (origin.rest[-1], 0)
 
 
-def _trouble(target: Target, student: str, name: str) -> str:
-    """Why nothing may be written for a student, or ""; `name` is what their folder is called already."""
+def _trouble(target: Target, student: str, before: str, alike: str) -> str:
+    """Why nothing may be written for a student, or ""; the others are what their folder is called already."""
     folder = target.into / student
-    if name != student:
-        return f"can't be placed: is {student} the student whose folder {name} is there? Rename one"
+    if before != student:
+        return f"can't be placed: {student} was collected as {before} before; rename or remove that folder"
+    if alike != student:
+        return f"can't be placed: is {student} the student whose folder {alike} is there? Rename one"
     if any(path.is_symlink() for path in (folder, folder / target.module)):
         return f"can't be placed: {folder} is a link"
     if any(path.exists() and not path.is_dir() for path in (folder, folder / target.module)):
@@ -235,7 +251,12 @@ def _counts(report: Report) -> dict[str, int]:
 
 def _as_json(call: Call, report: Report) -> bytes:
     rows = {"students": report.students, "unplaced": report.unplaced, "left_out": report.left_out}
-    told = {"module": call.target.module, "platform": report.platform, "counts": _counts(report)} | rows
+    told = {
+        "module": call.target.module,
+        "platform": report.platform,
+        "wrapper": report.wrapper,
+        "counts": _counts(report),
+    } | rows
     return (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -251,6 +272,8 @@ def _told(call: Call, report: Report) -> list[str]:
     for row in report.unplaced:
         lines.append(f"NOT PLACED {row['file']} {row['reason']}")
     counts = _counts(report)
+    if report.wrapper and report.platform == "folders":
+        lines.append(f"The folder {shown(report.wrapper)} was taken for a wrapper around all students' files")
     if call.roster is None and _only_here(report):
         lines.append("These students' names are this assignment's only; --roster gives them the course's ids")
     lines.append(

@@ -6,7 +6,6 @@ a second call, also after a kill, runs only what is new or changed.
 """
 
 import argparse
-import fcntl
 import json
 import logging
 import os
@@ -111,6 +110,10 @@ def grade(call: Call) -> Counter[str]:
 @contextmanager
 def _alone(call: Call) -> Iterator[None]:
     """Hold the module's lock, which the system takes back however this process ends."""
+    try:
+        import fcntl
+    except ImportError:
+        raise CourseError("Grading needs Linux or macOS; on Windows, use it inside WSL") from None
     path = call.course.store / f"{call.module}.lock"
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,14 +217,17 @@ class _Sheet:
     def add(self, row: Row) -> None:
         """Take a row in; write the file if enough time has passed, so that writing never takes much of it."""
         self._rows[row["student"]] = json.dumps(row)
-        self.counts[row["status"]] += 1
+        again = "infrastructure" in row["flags"]
+        self.counts["to be run again (the machine failed)" if again else row["status"]] += 1
         if time.monotonic() > self._next:
             started = time.monotonic()
             self.write()
             self._next = time.monotonic() + (time.monotonic() - started) / SHARE
 
     def write(self) -> None:
-        """Write the file with the rows that are there."""
+        """Write the file with the rows that are there; without any it stays as an earlier call left it."""
+        if not self._rows:
+            return
         about = json.dumps({"module": self._call.module, "max_points": self._most})
         rows = ",\n".join(self._rows[name] for name in sorted(self._rows))
         with _writing(self._call.file):
@@ -238,7 +244,7 @@ class _Grading:
         self._under_way: dict[str, records.Task] = {}  # by student: as many as the executor has taken
 
     def grade(self, names: list[str], executor: Executor) -> None:
-        """Grade all of them; after an interrupt, what is done by then is still kept and brought in."""
+        """Grade all of them; what is done by the time of an interrupt or of trouble is still kept."""
         self._bar = tqdm(
             total=len(names), desc=self.call.module, unit="student", file=sys.stderr, disable=None
         )
@@ -253,6 +259,10 @@ class _Grading:
             except KeyboardInterrupt:
                 for done in executor.close():
                     self._keep(done)
+                raise
+            except CourseError:  # of the gradebook, say
+                for done in executor.close():
+                    self._write_down(self._under_way.pop(done.order["student"]), done)
                 raise
 
     def _orders(self, names: list[str]) -> Iterator[Order]:

@@ -104,7 +104,7 @@ def to_look_at(found: ClassResults) -> list[tuple[str, str]]:
     ran = sum(result.counted for result in found.results)
     shared = {flag for flag in WORTH_A_LOOK if ran > 1 and counts[flag] > MANY * ran}
     look = [("", f"{counts[flag]} of {ran} students: {WORTH_A_LOOK[flag]}") for flag in sorted(shared)]
-    look += [("", f"{id}: {count} answers wait for a mark by hand") for id, count in _pending(found).items()]
+    look += [("", f"{id}: {count} to mark by hand") for id, count in _pending(found).items()]
     changed = exports.changed(found)
     for result in found.results:
         why = _why(result, shared)
@@ -119,7 +119,9 @@ def _why(result: Result, shared: set[str]) -> list[str]:
     why = [WORTH_A_LOOK[flag] for flag in result.flags if flag in WORTH_A_LOOK and flag not in shared]
     if result.status == UNGRADED:
         why.append("handed in, but not graded yet: call `owl grade`")
-    elif result.state == "failed":
+    if result.doubt:
+        why.append(f"{result.doubt}: call `owl grade`")
+    if result.state == "failed":
         why.insert(0, f"{result.status}: {result.reason}" if result.reason else result.status)
     return why
 

@@ -3,16 +3,12 @@
 Everything that belongs together is one transaction, and no row stays in memory after it.
 """
 
-import logging
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from nbformat import NotebookNode
 from nbgrader.api import (
     BaseCell,
     Comment,
@@ -27,36 +23,27 @@ from nbgrader.api import (
     SubmittedNotebook,
     TaskCell,
 )
-from nbgrader.converters import GenerateAssignment
-from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.preprocessors import SaveCells
-from sqlalchemy import URL, Boolean, bindparam, insert, make_url, or_, select, text, update
+from sqlalchemy import (
+    URL,
+    Boolean,
+    ColumnElement,
+    and_,
+    bindparam,
+    insert,
+    make_url,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
-from .course import Course, CourseError
-from .keepmarks import KeepMarks
+from .course import CourseError
 
-
-@contextmanager
-def complaints(log: logging.Logger) -> Iterator[list[str]]:
-    """What is logged as errors meanwhile: of each message, the last line, if it says anything."""
-    said: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines = [line.strip() for line in record.getMessage().splitlines() if line.strip()]
-            said.extend(line for line in lines[-1:] if not line.startswith(("There was", "Please see")))
-
-    listener, level = Listener(logging.ERROR), log.level
-    log.addHandler(listener)
-    log.setLevel(min(level, logging.ERROR))
-    try:
-        yield said
-    finally:
-        log.removeHandler(listener)
-        log.setLevel(level)
+ODD_FILES = (":memory:", "file:")  # SQLite databases without a path, or with one in a URI
 
 
 class GradebookError(CourseError):
@@ -71,11 +58,16 @@ def plainly(url: str) -> Iterator[None]:
     except DataError:
         raise  # one row's content, such as a name that is too long: nothing is wrong with the gradebook
     except (SQLAlchemyError, InvalidEntry) as error:
-        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-        raise GradebookError(
-            f"The gradebook {shown(url)} can't be used: {reason}. Is it another program's now, may this "
-            "account write there, is its disk full, does its server run? What is graded is kept: call again"
-        ) from error
+        raise refused(url, error) from error
+
+
+def refused(url: str, error: BaseException) -> GradebookError:
+    """What to tell of a database's error."""
+    reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
+    return GradebookError(
+        f"The gradebook {shown(url)} can't be used: {reason}. Is it another program's now, may this "
+        "account write there, is its disk full, does its server run? What is graded is kept: call again"
+    )
 
 
 def shown(url: str) -> str:
@@ -133,14 +125,15 @@ class Book(Gradebook):
     def __init__(self, coursedir: CourseDirectory) -> None:
         self.url = str(coursedir.db_url)
         parsed = checked_url(self.url)
-        self.file = parsed.database if parsed.get_backend_name() == "sqlite" else None
+        on_disk = parsed.get_backend_name() == "sqlite" and parsed.database
+        self.file = os.path.abspath(on_disk) if on_disk and not on_disk.startswith(ODD_FILES) else None
         with plainly(self.url):
             super().__init__(self.url, coursedir.course_id)
         self.identity = self._identity()
 
     def _identity(self) -> tuple[int, int] | None:
         """Which file it is; None where there is none, as for a server."""
-        if not self.file or self.file.startswith((":memory:", "file:")):
+        if not self.file:
             return None
         try:
             found = os.stat(self.file)
@@ -192,7 +185,8 @@ def known_cells(book: Book, module: str) -> dict[str, Cell]:
             notebook = book.find_notebook(module, module)
         except MissingEntry:
             return {}
-        points = {cell.name: float(cell.max_score) for cell in notebook.grade_cells}
+        graded = [*notebook.grade_cells, *notebook.task_cells]
+        points = {cell.name: float(cell.max_score) for cell in graded}
         return {
             cell.name: Cell(cell.source, points.get(cell.name, 0.0), cell.checksum)
             for cell in notebook.source_cells
@@ -223,15 +217,34 @@ def automatic_scores(db: Session, notebook: SubmittedNotebook) -> dict[str, floa
 def _grades(db: Session, notebook: SubmittedNotebook) -> Sequence[Any]:
     wanted = (Grade.id, Grade.score, Grade.auto_score, Grade.manual_score, Grade.needs_manual_grade)
     of = select(BaseCell.name, *wanted).join(BaseCell, BaseCell.id == Grade.cell_id)
-    return db.execute(of.where(Grade.notebook_id == notebook.id)).all()
+    return db.execute(of.where(_of(notebook, Grade))).all()
+
+
+def _of(notebook: SubmittedNotebook, kind: Any) -> ColumnElement[bool]:
+    """Which grades or comments are a submission's.
+
+    Its cells are named too, since nbgrader's only index on these tables begins with the cell: without, each
+    question to the database reads what all students have.
+    """
+    cells = select(BaseCell.id).where(BaseCell.notebook_id == notebook.notebook_id)
+    return and_(kind.notebook_id == notebook.id, kind.cell_id.in_(cells))
+
+
+def add_up(db: Session, notebook: SubmittedNotebook) -> None:
+    """Make `notebook.score` known, for which nbgrader would read what all students have."""
+    set_committed_value(notebook, "score", sum(row.score for row in _grades(db, notebook)))
 
 
 def clear(db: Session, notebook: SubmittedNotebook) -> None:
     """Take back what the autograder gave, so that none of it outlives its submission; people's marks stay."""
     notebook.late_submission_penalty = None
-    of = Grade.notebook_id == notebook.id
-    db.execute(update(Grade).where(of).values(auto_score=None, needs_manual_grade=True))
-    db.execute(update(Comment).where(Comment.notebook_id == notebook.id).values(auto_comment=None))
+    nothing: dict[Any, dict[str, Any]] = {
+        Grade: {"auto_score": None, "needs_manual_grade": True},
+        Comment: {"auto_comment": None},
+    }
+    for kind, values in nothing.items():
+        change = update(kind).where(_of(notebook, kind)).values(values)
+        db.execute(change, execution_options={"synchronize_session": False})
 
 
 def is_known(book: Book, student: str) -> bool:
@@ -262,7 +275,7 @@ def start_submission(book: Book, module: str, student: str) -> SubmittedNotebook
 
 
 def _make_places(db: Session, notebook: SubmittedNotebook, kind: Any, cells: list[str]) -> None:
-    there = select(kind.cell_id).where(kind.notebook_id == notebook.id)
+    there = select(kind.cell_id).where(_of(notebook, kind))
     lacking = select(BaseCell.id).where(
         BaseCell.notebook_id == notebook.notebook_id, BaseCell.type.in_(cells), BaseCell.id.not_in(there)
     )
@@ -292,65 +305,7 @@ def save(
     if rows:
         db.execute(change, rows)
     of = select(BaseCell.name, Comment.id).join(BaseCell, BaseCell.id == Comment.cell_id)
-    ids = {row.name: row.id for row in db.execute(of.where(Comment.notebook_id == notebook.id))}
+    ids = {row.name: row.id for row in db.execute(of.where(_of(notebook, Comment)))}
     rows = [{"id": ids[name], "auto_comment": said} for name, said in comments.items()]
     if rows:
         db.execute(update(Comment), rows)
-    db.expire(notebook)
-
-
-class _Register(GenerateAssignment):
-    """GenerateAssignment of one notebook, whatever characters the names of the folders above hold."""
-
-    def init_notebooks(self) -> None:
-        module = self.coursedir.assignment_id
-        folder = self._format_source(module, self.coursedir.student_id)  # has a "." in it that nbgrader wants
-        self.assignments = {folder: [os.path.join(folder, f"{module}.ipynb")]}
-
-
-def register(coursedir: CourseDirectory, module: str, parent: Any = None) -> list[str]:
-    """Make the gradebook know the module as it was handed out, as `nbgrader generate_assignment` would.
-
-    Only the gradebook is written, never exercises/. Returns what changed in a gradebook that knew the module.
-
-    Raises:
-        CourseError: the gradebook can't take it.
-    """
-    release = Course(Path(coursedir.root)).release(module)
-    with gradebook(coursedir) as book:
-        if _agrees(release, known_cells(book, module)):
-            return []
-    before = coursedir.assignment_id, coursedir.release_directory, coursedir.notebook_id
-    with tempfile.TemporaryDirectory() as elsewhere, complaints(coursedir.log) as said:
-        coursedir.assignment_id, coursedir.release_directory, coursedir.notebook_id = module, elsewhere, "*"
-        try:
-            converter = _Register(coursedir=coursedir, parent=parent, force=True)
-            saver = KeepMarks(parent=converter)
-            converter.preprocessors = [
-                saver if step in (SaveCells, KeepMarks) else step for step in converter.preprocessors
-            ]
-            converter.start()
-            return list(saver.news)
-        except NbGraderException as error:
-            raise CourseError(
-                f"The gradebook {shown(coursedir.db_url)} can't take {module} as it is now "
-                f"({' '.join(said[-1:])}). Does `nbgrader generate_assignment {module}` work?"
-            ) from error
-        finally:
-            coursedir.assignment_id, coursedir.release_directory, coursedir.notebook_id = before
-
-
-def _agrees(release: NotebookNode, known: dict[str, Cell]) -> bool:
-    """Whether the gradebook has exactly the release's cells, hidden tests aside."""
-    ours = {}
-    for cell in release.cells:
-        marks = cell.metadata.get("nbgrader", {})
-        if marks.get("grade_id"):
-            points = float(marks.get("points", 0.0)) if marks.get("grade") else 0.0
-            ours[marks["grade_id"]] = (cell.source, points)
-    same = (
-        (known[id].source, known[id].points) == ours[id] or "BEGIN HIDDEN TESTS" in known[id].source
-        for id in ours
-        if id in known
-    )
-    return set(ours) == set(known) and all(same)

@@ -25,9 +25,9 @@ from nbgrader.api import (
     TaskCell,
 )
 from nbgrader.preprocessors import SaveCells
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
-from traitlets import List, Unicode
+from traitlets import List, Set, Unicode
 
 from . import records
 from .course import find_course
@@ -41,9 +41,14 @@ class KeepMarks(SaveCells):
     """SaveCells that takes other questions for a notebook with submissions, in one transaction."""
 
     news = List(Unicode(), help="What changed, in sentences for people.")
+    wanted = Set(Unicode(), help="The cells that exercises/ has, where solutions/ must have the same.")
 
     def _create_notebook(self, nb: NotebookNode) -> None:
         """Bring the gradebook to the cells that were collected; the name is nbgrader's."""
+        odd = self.wanted and self.wanted ^ set(self.new_source_cells)
+        if odd:
+            names = ", ".join(sorted(odd))
+            raise ValueError(f"exercises/ and solutions/ don't agree: only one of them has {names}")
         db = self.gradebook.db()
         kinds = {
             GradeCell: self.new_grade_cells,
@@ -126,9 +131,16 @@ def _take(db: Session, notebook: Notebook, kind: type, wanted: Cells) -> list[st
         for key, value in values.items():
             setattr(cell, key, value)
         if before != getattr(cell, "max_score", None):
-            told.append(f"{_question(name)}: {before:g} points became {cell.max_score:g}.")
+            told.append(f"{_question(name)}: {before:g} points became {cell.max_score:g}.{_above(db, cell)}")
     db.flush()
     return told
+
+
+def _above(db: Session, cell: Any) -> str:
+    """A word on marks by hand that are more than a question's points."""
+    more = select(func.count()).where(Grade.cell_id == cell.id, Grade.manual_score > cell.max_score)
+    count = db.scalar(more)
+    return f" {count} marks by hand are above that now and are left: look at them again." if count else ""
 
 
 def _fill_in(db: Session, notebook: Notebook, cell: Any) -> int:
@@ -152,6 +164,7 @@ def _given(db: Session, cells: Iterable[BaseCell]) -> list[dict[str, Any]]:
                 .join(SubmittedAssignment, SubmittedAssignment.id == SubmittedNotebook.assignment_id)
                 .where(kind.cell_id == cell.id)
                 .order_by(SubmittedAssignment.student_id)
+                .with_for_update(of=kind)
             )
             for entry, submission in found:
                 given = _by_hand(entry, cell)

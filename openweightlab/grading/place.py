@@ -50,54 +50,63 @@ class Piece:
     reason: str = ""
 
 
-def place(target: Target, student: str, pieces: list[Piece], when: str) -> Row:
+def place(target: Target, student: str, key: str, pieces: list[Piece], when: str) -> Row:
     """Write one student's files where they are new or changed; what the report says of them.
 
+    key: who this is for the platform; it is kept, so that nobody gets a second folder under another id.
     when: the platform's time of handing in; "" leaves an older one in place if the files are the same.
     """
     folder, memory = target.into / student / target.module, target.state / f"{student}.json"
-    source, old = _digest(target, pieces), _remembered(memory)
+    source, old = _digest(pieces), _remembered(memory)
     there = folder.is_dir() and any(folder.iterdir())
     whole = old["source"] == source and all((folder / name).is_file() for name in old["files"])
     if whole and when in ("", old["when"]):
         return {"state": "same", "files": old["files"]}
-    outputs, rows = _outputs(target, pieces)
-    files: Row = {name: rows.get(name) for name in outputs}
-    if when:
-        outputs[TIMESTAMP] = when.encode()
-    changed = _update(folder, outputs, [*old["files"], TIMESTAMP], target.state)
-    kept = {"source": source, "when": when, "files": files}
+    outputs, files = ({}, old["files"]) if whole else _outputs(target, pieces)
+    outputs |= {TIMESTAMP: when.encode()} if when else {}
+    new = {name: content for name, content in outputs.items() if not _holds(folder / name, content)}
+    stale = [name for name in old["files"] if not whole and name not in outputs]
+    _update(folder, new, stale, target.state)
+    kept = {"source": source, "key": key, "when": when, "files": files}
     write_whole(memory, json.dumps(kept, indent=1).encode(), target.state)
-    return {"state": "new" if not there else "changed" if changed else "same", "files": files}
+    return {"state": "new" if not there else "changed" if new or stale else "same", "files": files}
 
 
-def _digest(target: Target, pieces: list[Piece]) -> str:
+def _digest(pieces: list[Piece]) -> str:
     parts = [[piece.path, piece.reason, hashlib.sha256(piece.content or b"").hexdigest()] for piece in pieces]
-    return hashlib.sha256(json.dumps([FORMAT, target.release, parts], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([FORMAT, parts]).encode()).hexdigest()
 
 
 def _remembered(path: Path) -> Row:
     """What was placed for a student before."""
     try:
         kept = json.loads(path.read_text("utf-8"))
-        return {"source": str(kept["source"]), "when": str(kept["when"]), "files": dict(kept["files"])}
+        texts = {name: str(kept[name]) for name in ("source", "key", "when")}
+        return texts | {"files": dict(kept["files"])}
     except (OSError, ValueError, KeyError, TypeError):
-        return {"source": "", "when": "", "files": {}}
+        return {"source": "", "key": "", "when": "", "files": {}}
 
 
-def _update(folder: Path, outputs: dict[str, bytes], ours: list[str], scratch: Path) -> bool:
-    """Make a folder hold these files, each whole at any moment; of others only those go that we wrote."""
-    changed = False
+def known(target: Target) -> dict[str, str]:
+    """Who was placed before, by the platform's key, and still has a folder."""
+    students = (path.stem for path in target.state.glob("*.json"))
+    there = [one for one in students if (target.into / one / target.module).is_dir()]
+    return {_remembered(target.state / f"{one}.json")["key"]: one for one in there}
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return not path.is_symlink() and path.is_file() and path.read_bytes() == content
+
+
+def _update(folder: Path, new: dict[str, bytes], stale: list[str], scratch: Path) -> None:
+    """Write new files into a folder, each whole at any moment, then remove those that they replace."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in outputs.items():
-        path = folder / name
-        if path.is_symlink() or not path.is_file() or path.read_bytes() != content:
-            write_whole(path, content, scratch)
-            changed = True
-    for name in set(ours) - set(outputs):
-        changed |= (folder / name).exists()
+    if (new or stale) and TIMESTAMP not in new:
+        (folder / TIMESTAMP).unlink(missing_ok=True)  # it told when the old files came
+    for name, content in new.items():
+        write_whole(folder / name, content, scratch)
+    for name in stale:
         (folder / name).unlink(missing_ok=True)
-    return changed
 
 
 def _outputs(target: Target, pieces: list[Piece]) -> tuple[dict[str, bytes], dict[str, Row]]:

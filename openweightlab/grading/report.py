@@ -181,6 +181,7 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
     """Title and text of each line about a submission and its record."""
     late = f", {result.late_penalty:g} points off for that" if result.late_penalty else ""
     yield "handed in", f"{result.handed_in} UTC{late}" if result.handed_in else ""
+    yield "doubt", result.doubt
     yield "pending", f"{result.pending:g} points wait for a mark by hand" if result.pending else ""
     yield "status", result.status
     yield "reason", result.reason
@@ -197,7 +198,8 @@ def _facts(result: Result) -> Iterator[tuple[str, str]]:
     yield "from, to", f"{about.get('started', '?')}, {about.get('ended', '?')}" if about else ""
     yield from (("lost try", str(trouble)) for trouble in about.get("troubles", ()))
     yield from (("log", line) for line in str(about.get("log", "")).splitlines())
-    yield from (("hash of", f"{part}: {value}") for part, value in about.get("parts", {}).items())
+    parts = about.get("parts", {})
+    yield from (("hash of", f"{part}: {parts[part]}") for part in sorted(parts.keys() - {"seed", "versions"}))
 
 
 def _answer(id: str, title: str, answer: Answer) -> Iterator[str]:

@@ -2,18 +2,16 @@
 
 import io
 import re
-from importlib.resources import files
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from .feedback import POLICY
 from .findings import Findings, histogram
 from .itemanalysis import FEW, WEAK
+from .pages import templates
 from .results import Answer
 from .similarity import ALIKE, BINS, NO_PROOF
 
@@ -36,20 +34,21 @@ INCHES = 6.9  # at 96 pixels to the inch, narrow enough for a page of 700 pixels
 
 def page(findings: Findings) -> str:
     """The whole page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.2f}"
-    environment.filters["mark"] = _mark
-    template = files("openweightlab.data").joinpath("report.html.j2").read_text("utf-8")
+    filters = {"figure": lambda value: "–" if value is None else f"{value:.2f}", "mark": _mark}
     with matplotlib.rc_context(SETTINGS):  # type: ignore[arg-type]
-        return environment.from_string(template).render(
-            findings=findings,
-            found=findings.found,
-            likeness=findings.likeness,
-            marks=_summary(findings.marks),
-            plot_marks=plot_marks(findings) if len(findings.marks) else "",
-            plot_items=plot_items(findings),
-            plot_likeness=plot_likeness(findings) if findings.likeness.compared else "",
-            **{"policy": POLICY, "no_proof": NO_PROOF, "weak": WEAK, "few": FEW, "alike": ALIKE},
+        return (
+            templates(**filters)
+            .get_template("report.html.j2")
+            .render(
+                findings=findings,
+                found=findings.found,
+                likeness=findings.likeness,
+                marks=_summary(findings.marks),
+                plot_marks=plot_marks(findings) if len(findings.marks) else "",
+                plot_items=plot_items(findings),
+                plot_likeness=plot_likeness(findings) if findings.likeness.compared else "",
+                **{"no_proof": NO_PROOF, "weak": WEAK, "few": FEW, "alike": ALIKE},
+            )
         )
 
 

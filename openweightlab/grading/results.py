@@ -8,10 +8,11 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ from nbgrader.coursedir import CourseDirectory
 from sqlalchemy.orm import Query
 
 from . import records
+from .autograde import prepare, submission_folder
 from .autograde import students as handed_in
 from .course import Course, CourseError
-from .gradebook import Book, checked_url, plainly, shown
+from .gradebook import Book, checked_url, known_cells, plainly, shown
 from .judge import NOT_ANSWERED
+from .normalise import Normalised
 from .roster import Person, read_list, safe_id
 from .run import Record
 
@@ -59,6 +62,7 @@ class Answer:
 
     points: float
     most: float
+    auto: float = 0.0  # what the judge gave, as the gradebook has it
     pending: bool = False
     by_hand: bool = False
     comment: str = ""
@@ -89,6 +93,7 @@ class Result:
     key: str = ""
     record: Record | None = None
     path: Path | None = None  # the record's
+    doubt: str = ""  # why the mark may not be what it should be, until `owl grade` is called again
 
     @property
     def points(self) -> float:
@@ -112,7 +117,7 @@ class Result:
     @property
     def final(self) -> bool:
         """Whether the mark says what the student can do: nothing failed or is missing, nobody is awaited."""
-        if self.pending or self.status == UNGRADED or "infrastructure" in self.flags:
+        if self.pending or self.doubt or self.status == UNGRADED or "infrastructure" in self.flags:
             return False
         by_hand = any(answer.by_hand for answer in self.answers.values())
         return self.state in ("graded", "zero") or self.points > 0 or by_hand
@@ -174,9 +179,14 @@ def gather(
         found = _students(book, handed_in(coursedir, module))
         _add_people(read_list(roster) if roster else [], found)
         _add_marks(book, notebook, found)
-        autograded = {name: _autograded(coursedir, module, name) for name in found}
-    for name, result in found.items():
-        _add_record(result, autograded[name], course, module)
+        cells = known_cells(book, module)
+        for name, result in found.items():
+            autograded = _autograded(coursedir, module, name)
+            _add_record(result, autograded, course, module)
+            folder = submission_folder(coursedir, name, module)
+            result.doubt = _doubt(
+                result, autograded, folder, partial(prepare, folder, module, release, cells)
+            )
     return ClassResults(course, module, release, _items(release), [found[name] for name in sorted(found)])
 
 
@@ -247,14 +257,15 @@ def _add_marks(book: Gradebook, notebook: Notebook, found: dict[str, Result]) ->
     said = said.select_from(Comment).join(SubmittedNotebook)
     comments = {(student, by_people.get(cell)): text or "" for student, cell, text in _of(said, notebook)}
     cells = {cell.id: cell for cell in [*notebook.grade_cells, *notebook.task_cells]}
-    columns = (Grade.cell_id, Grade.score, Grade.manual_score, Grade.needs_manual_grade)
+    columns = (Grade.cell_id, Grade.score, Grade.auto_score, Grade.manual_score, Grade.needs_manual_grade)
     given = book.db.query(SubmittedAssignment.student_id, *columns)
     given = given.select_from(Grade).join(SubmittedNotebook)
-    for student, id, score, by_hand, waits in _of(given, notebook):
+    for student, id, score, auto, by_hand, waits in _of(given, notebook):
         name = cells[id].name
         found[student].answers[name] = Answer(
             float(score),
             float(cells[id].max_score),
+            auto or 0.0,
             pending=bool(waits) and by_hand is None and name in by_people.values(),
             by_hand=by_hand is not None,
             comment=comments.get((student, name)) or comments.get((student, f"{name}-answer"), ""),
@@ -299,6 +310,35 @@ def _add_record(result: Result, notebook: dict[str, Any], course: Course, module
         if id in result.answers:
             error, cases = judged.get("error") or "", tuple(judged.get("cases", ()))
             result.answers[id] = replace(result.answers[id], error=error, cases=cases)
+
+
+def _doubt(
+    result: Result, autograded: dict[str, Any], folder: Path, prepared: Callable[[], Normalised]
+) -> str:
+    """Why a mark does not follow from its record and what lies there now; "" if it does."""
+    if not result.answers:
+        return ""
+    if not result.record or not result.path:
+        return "its record is not there"
+    judged = {id: question["points"] for id, question in result.record.questions.items()}
+    if any(result.answers[id].auto != points for id, points in judged.items() if id in result.answers):
+        return "the gradebook has other points than its record"
+    if _newest(folder) > result.path.stat().st_mtime and _shape(prepared().notebook) != _shape(autograded):
+        return "handed in anew since it was graded"
+    return ""
+
+
+def _newest(folder: Path) -> float:
+    """When anything in a submission was last put there or changed, whatever times its files claim."""
+    entries = [folder, *folder.rglob("*")] if folder.is_dir() else []
+    return max((path.lstat().st_ctime for path in entries), default=0.0)
+
+
+def _shape(notebook: dict[str, Any]) -> list[Any]:
+    """What of a normalised notebook was graded: its cells' sources, or why it could not be run."""
+    about = notebook.get("metadata", {}).get("owl_grading", {})
+    cannot = about.get("reason") if about.get("status") in ("missing", "unreadable") else ""
+    return [cannot, *((cell["cell_type"], "".join(cell["source"])) for cell in notebook.get("cells", ()))]
 
 
 def _items(release: NotebookNode) -> dict[str, Item]:

@@ -94,7 +94,9 @@ def safe_id(text: str) -> str:
     clean = re.sub(r"[^\w.@+ -]+", "-", text).lstrip(" .-").rstrip(" .")
     while len(clean.encode()) > 120:
         clean = clean[:-1].rstrip(" .")
-    if clean == text and clean.split(".")[0].lower() not in WINDOWS:
+    if clean.split(".")[0].lower() in WINDOWS:
+        clean = clean.replace(".", "-") + "-"
+    if clean and clean == text:
         return clean
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
     return f"{clean.rstrip('-')}-{mark}".lstrip("-")
@@ -115,12 +117,12 @@ def read_list(path: Path) -> list[Person]:
     for kind in ("number", "id"):
         seen: set[str] = set()
         for person in people:
-            value = plain(getattr(person, kind))
-            if value and value in seen:
+            value = getattr(person, kind)
+            if value and plain(value) in seen:
                 raise CourseError(
                     f"{path} has the {kind} {shown(value)!r} twice; every student needs their own"
                 )
-            seen.add(value)
+            seen.add(plain(value))
     return people
 
 

@@ -51,7 +51,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Likeness:
-    """The most alike pairs, those hardest to explain first, and what is usual in this class."""
+    """The most alike pairs, of equals those with the rarest code first, and what is usual in this class."""
 
     students: int = 0
     pairs: tuple[Pair, ...] = ()
@@ -78,7 +78,7 @@ def compare(found: ClassResults) -> Likeness:
         return Likeness(len(names))
     matrix = _matrix([runs[name] for name in names], len(columns))
     counts, close = _all_pairs(matrix)
-    close.sort(key=lambda pair: (-pair[3], pair))
+    close.sort(key=lambda pair: (-pair[2], -pair[3], pair))
     sources = {result.student: result.sources for result in found.results}
     questions = np.array([run[0] for run in columns])
     pairs = tuple(_pair(matrix, questions, names, sources, a, b, value) for a, b, value, _ in close[:SHOWN])

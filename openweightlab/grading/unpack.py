@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
+from .course import CourseError
 from .handin import NOT_HANDED_IN
 
 MIB = 2**20
@@ -73,7 +74,7 @@ class Budget:
         if self.student < 0:
             raise Refused(f"is too much: one student's files may have {MAX_STUDENT // MIB} MiB together")
         if self.total < 0:
-            raise Refused(f"is too much: one call reads at most {MAX_TOTAL // MIB} MiB")
+            raise CourseError(f"That is over {MAX_TOTAL // MIB} MiB in one call; collect it in parts")
 
 
 @contextmanager
@@ -86,7 +87,9 @@ def opened(archive: Path, leave_out: Path) -> Iterator[list[Entry]]:
     if archive.is_dir():
         yield _told_apart(_in_folder(archive, leave_out))
         return
-    with archive.open("rb") as file, _zip(file, MAX_ENTRIES) as packed:
+    with archive.open("rb") as file, _zip(file) as packed:
+        if len(packed.infolist()) > MAX_ENTRIES:
+            raise Refused(f"has more than {MAX_ENTRIES} files")
         yield _told_apart(_in_zip(packed))
 
 
@@ -94,7 +97,7 @@ def read(entry: Entry, budget: Budget) -> bytes:
     """A file's bytes.
 
     Raises:
-        Refused: damaged, encrypted, a bomb, or over a limit.
+        Refused: damaged, encrypted, a bomb, or over a limit. CourseError: over the limit of a whole call.
     """
     if entry.open is None:
         raise Refused(entry.refused)
@@ -123,7 +126,9 @@ def unfolded(entry: Entry, budget: Budget, depth: int = 0) -> Iterator[tuple[Ent
             return
         if depth == MAX_DEPTH:
             raise Refused(f"is a zip in {MAX_DEPTH} others")
-        with _zip(io.BytesIO(content), MAX_INNER) as packed:
+        if content.count(b"PK\x01\x02") > MAX_INNER:  # before the library makes an object of each
+            raise Refused(f"has more than {MAX_INNER} files")
+        with _zip(io.BytesIO(content)) as packed:
             inner = [item for item in _told_apart(_in_zip(packed)) if not item.junk]
             for item in inner:
                 within = f"{entry.name}/{item.name}"
@@ -134,7 +139,7 @@ def unfolded(entry: Entry, budget: Budget, depth: int = 0) -> Iterator[tuple[Ent
         if not inner:
             raise Refused("is a zip without files")
     except Refused as error:
-        yield Entry(entry.name, entry.parts, None, entry.packed, str(error)), content
+        yield replace(entry, open=None, refused=entry.refused or str(error)), content
 
 
 def _is_zip(entry: Entry, content: bytes) -> bool:
@@ -143,25 +148,11 @@ def _is_zip(entry: Entry, content: bytes) -> bool:
     return name.endswith(".zip") or (".ipynb" in name and content.startswith(b"PK\x03\x04"))
 
 
-def _zip(file: IO[bytes], most: int) -> zipfile.ZipFile:
-    """Open a zip, after counting its entries: the library makes an object of every one at once."""
-    if _count(file, b"PK\x01\x02", most) > most:
-        raise Refused(f"has more than {most} files")
+def _zip(file: IO[bytes]) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
     except (*DAMAGED, NotImplementedError, OverflowError) as error:
         raise Refused(f"is no zip archive, or damaged or cut off ({_short(error)})") from None
-
-
-def _count(file: IO[bytes], mark: bytes, most: int) -> int:
-    """How often a mark is in a file, at most one more than `most`."""
-    file.seek(0)
-    found, tail = 0, b""
-    while found <= most and (chunk := file.read(CHUNK)):
-        found += (tail + chunk).count(mark)
-        tail = chunk[1 - len(mark) :]
-    file.seek(0)
-    return found
 
 
 def _told_apart(entries: Iterator[Entry]) -> list[Entry]:
@@ -178,9 +169,9 @@ def _told_apart(entries: Iterator[Entry]) -> list[Entry]:
 def _in_zip(packed: zipfile.ZipFile) -> Iterator[Entry]:
     overlapping = _overlapping(packed.infolist())
     for info in packed.infolist():
-        if info.is_dir():
-            continue
         name = _name(info)
+        if name.endswith(("/", "\\")):
+            continue
         unreadable = _unreadable(info, info.header_offset in overlapping)
         open_it = None if unreadable else partial(packed.open, info)
         yield Entry(shown(name), _parts(name), open_it, info.compress_size, unreadable or bad_name(name))

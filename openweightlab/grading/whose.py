@@ -8,19 +8,24 @@ student, or the student's name around the module's in the file's own.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .roster import People, Person, clues, name_clues, plain, safe_id
 from .unpack import Entry
 
-Path = tuple[str, ...]
+Steps = tuple[str, ...]  # of a path
 MOODLE = re.compile(r"^([^_]+?)(?:_(\d+))?_assignsubmission_([a-z]+)(?:_(.*))?$", re.DOTALL)
 BLACKBOARD = re.compile(r"^.+?_([^_]+)_attempt_(\d{4}(?:-\d\d){5})(?:_(.+)|\.txt)$", re.DOTALL)
-CANVAS_TEXT = re.compile(r"^(?:(.+?)_)?(LATE_)?(\d+|anon_[^_]+)_(text|link)\.html$")
+CANVAS_TEXT = re.compile(r"^(?:(.+?)_)?(LATE_)?(\d+|anon_[^_]+)_((?:text|link)\.html)$")
 COPIES = r"copy of|kopie von|kopie van|copie de|copia de|cópia de|copia di|kopia|kopi av|kopi af|копия"
-COPY = re.compile(rf"\b(?:{COPIES})\b|[のを的]?\s*(?:コピー|副本)|(?<= )copy$|\(\d+\)", re.IGNORECASE)
-LONG_NUMBER = re.compile(r"\d{5,}_")  # a platform's number, where a student's file name may begin with one
+COPY = re.compile(
+    rf"(?<![^\W_])(?:{COPIES})(?![^\W_])|[のを的]?\s*(?:コピー|副本)|(?<= )copy$|\(\d+\)".replace(
+        " ", "[ _+]"
+    ),
+    re.IGNORECASE,
+)  # Colab writes "Copy_of_work.ipynb" where Drive shows "Copy of work.ipynb"
+ODD = re.compile(r"\d{5,}_|(?:text|link)\.html$")  # may be Canvas's, where a student's file name should be
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Origin:
 
     key: str
     id: str
-    rest: Path
+    rest: Steps
     name: str = ""
     number: str = ""
     late: bool | None = None
@@ -53,7 +58,7 @@ class Submission:
     files: list[tuple[Origin, Entry]] = field(default_factory=list)
 
 
-def canvas(path: Path, module: str) -> list[Origin]:
+def canvas(path: Steps, module: str) -> list[Origin]:
     """The ways to read a Canvas name: a student's name or file name may hold more numbers.
 
     >>> [(one.number, one.rest) for one in canvas(("lopezana_17_4711_2_work.ipynb",), "00_workbench")]
@@ -61,8 +66,6 @@ def canvas(path: Path, module: str) -> list[Origin]:
     """
     if len(path) > 1:
         return []
-    if text := CANVAS_TEXT.match(path[0]):
-        return [_canvas(text[1] or "", text[3], bool(text[2]), 0, f"{text[4]}.html")]
     words = path[0].split("_")
     anonymous = words[1:] if words[0] == "LATE" else words
     if anonymous[0] == "anon" and len(anonymous) > 3 and anonymous[2].isdecimal():
@@ -75,6 +78,8 @@ def canvas(path: Path, module: str) -> list[Origin]:
             late = words[n - 1] == "LATE"
             name = "_".join(words[: n - late])
             found.append(_canvas(name, words[n], late, int(words[n + 1]), "_".join(words[n + 2 :])))
+    if text := CANVAS_TEXT.match(path[0]):
+        found.append(_canvas(text[1] or "", text[3], bool(text[2]), 0, text[4]))
     return found
 
 
@@ -82,7 +87,7 @@ def _canvas(name: str, number: str, late: bool, upload: int, rest: str) -> Origi
     return Origin(f"canvas {number}", number, (rest,), name, number, late, "", upload)
 
 
-def moodle(path: Path, module: str) -> list[Origin]:
+def moodle(path: Steps, module: str) -> list[Origin]:
     """Moodle's folder or prefix; its number belongs to one assignment, not to the student.
 
     >>> moodle(("Ana Lopez_17_assignsubmission_file_", "work.ipynb"), "00_workbench")[0].rest
@@ -99,7 +104,7 @@ def moodle(path: Path, module: str) -> list[Origin]:
     return [Origin(f"moodle {who}", who, rest, name, number)]
 
 
-def blackboard(path: Path, module: str) -> list[Origin]:
+def blackboard(path: Steps, module: str) -> list[Origin]:
     """Blackboard's names, for which nbgrader's zip_collect was made."""
     found = BLACKBOARD.match(path[0]) if len(path) == 1 else None
     if not found:
@@ -110,7 +115,7 @@ def blackboard(path: Path, module: str) -> list[Origin]:
     return [Origin(f"user {found[1]}", found[1], rest, found[1], when=f"{day}T{clock}", upload=upload)]
 
 
-def by_folder(path: Path, module: str) -> list[Origin]:
+def by_folder(path: Steps, module: str) -> list[Origin]:
     """A student's folder, or what a file's name has beside the module's.
 
     >>> by_folder(("Copy of 00_workbench_ana (1).ipynb",), "00_workbench")[0].id
@@ -122,7 +127,7 @@ def by_folder(path: Path, module: str) -> list[Origin]:
     if ".ipynb" not in path[0] and end.lower() != "zip":
         return []
     name = COPY.sub(" ", stem)
-    name = re.sub(re.escape(module), " ", name, flags=re.IGNORECASE)
+    name = re.sub(re.escape(module).replace("_", "[ _+-]"), " ", name, flags=re.IGNORECASE)
     name = re.sub(r"\s+", " ", name).strip(" _-.,")
     if not name or re.fullmatch(r"untitled\d*|notebook|submission", name, re.IGNORECASE):
         return []
@@ -132,40 +137,75 @@ def by_folder(path: Path, module: str) -> list[Origin]:
 PLATFORMS = {"canvas": canvas, "moodle": moodle, "blackboard": blackboard}
 
 
-def platform(paths: Sequence[Path], module: str) -> str:
+def platform(paths: Sequence[Steps], module: str) -> str:
     """Whose way of naming most of the files follow: a platform's, or "folders"."""
     hits = {name: sum(bool(read(path, module)) for path in paths) for name, read in PLATFORMS.items()}
     best = max(hits, key=lambda name: hits[name])
     return best if hits[best] * 2 > len(paths) else "folders"
 
 
-def unwrapped(paths: Sequence[Path], module: str, modules: Iterable[str]) -> Sequence[Path]:
-    """The paths without outer folders that are only a wrapper around all that was downloaded."""
+def unwrapped(
+    paths: Sequence[Steps], module: str, modules: list[str], known: Callable[[str], bool]
+) -> Sequence[Steps]:
+    """The paths without outer folders that are only a wrapper around all that was downloaded.
+
+    A lone folder is a wrapper if a platform's names are in it, or if all the notebooks in it name their
+    owners and these are several; but not if a student is known who is called like it.
+    """
+    found = paths
     while paths and all(len(path) > 1 for path in paths) and len({path[0] for path in paths}) == 1:
-        inner = [path[1:] for path in paths]
-        folders = {path[0] for path in inner}
-        students = len(folders) > 1 and all(len(path) > 1 for path in inner) and not folders & set(modules)
-        if platform(paths, module) != "folders":
+        outer, inner = paths[0][0], [path[1:] for path in paths]
+        if outer in modules or known(outer) or platform(paths, module) != "folders":
             break
-        if not students and platform(inner, module) == "folders":
-            break
+        work = [path for path in inner if re.search(r"\.ipynb|\.zip$", path[-1], re.IGNORECASE)]
+        owners = [{one.id for one in by_folder(path, module)} - set(modules) for path in work]
+        several = all(owners) and len(set().union(*owners)) > 1
+        if several or platform(inner, module) != "folders":
+            found = inner
         paths = inner
-    return paths
+    return found
 
 
 @dataclass
 class Sorted:
-    """An archive's files by student, and those of nobody with the reason."""
+    """An archive's files by student, those of nobody with the reason, and an outer folder that was passed."""
 
     platform: str
+    wrapper: str
     submissions: list[Submission]
     homeless: list[tuple[Entry, str]]
 
 
-def sort_out(entries: list[Entry], module: str, modules: list[str], people: People | None) -> Sorted:
-    """Give every file to its student; two students never share one, in doubt a file is nobody's."""
-    paths = unwrapped([entry.parts for entry in entries], module, modules)
+def sort_out(
+    entries: list[Entry], module: str, modules: list[str], people: People | None, there: Iterable[str] = ()
+) -> Sorted:
+    """Give every file to its student; two students never share one, in doubt a file is nobody's.
+
+    there: students who have a folder already.
+    """
+    known = {*map(plain, there)}
+
+    def is_student(name: str) -> bool:
+        return plain(name) in known or bool(people and people.find(clues(Person(name, name=name))))
+
+    paths = unwrapped([entry.parts for entry in entries], module, modules, is_student)
     kind = platform(paths, module)
+    wrapper = entries[0].parts[: len(entries[0].parts) - len(paths[0])] if paths else ()
+    found, homeless = _by_origin(entries, paths, kind, module, people)
+    submissions = []
+    for files in found:
+        student, why = _student(files[0][0], people)
+        if student:
+            submissions.append(Submission(student, files[0][0], files))
+        else:
+            homeless += [(entry, why) for _, entry in files]
+    return Sorted(kind, "/".join(wrapper), _apart(submissions, homeless), homeless)
+
+
+def _by_origin(
+    entries: list[Entry], paths: Sequence[Steps], kind: str, module: str, people: People | None
+) -> tuple[list[list[tuple[Origin, Entry]]], list[tuple[Entry, str]]]:
+    """The files of each student of the platform's, and those of nobody."""
     homeless: list[tuple[Entry, str]] = []
     found: dict[str, list[tuple[Origin, Entry]]] = defaultdict(list)
     for entry, path in zip(entries, paths, strict=True):
@@ -174,30 +214,23 @@ def sort_out(entries: list[Entry], module: str, modules: list[str], people: Peop
         if origin:
             found[origin.key].append((origin, entry))
         else:
-            homeless.append((entry, _whose_not(kind, ways)))
+            homeless.append((entry, entry.refused or _whose_not(kind, ways)))
     if kind == "canvas" and not (people and people.numbered):
         homeless += _disputed(found)
-    submissions = []
-    for files in filter(None, found.values()):
-        student, why = _student(files[0][0], people)
-        if student:
-            submissions.append(Submission(student, files[0][0], files))
-        else:
-            homeless += [(entry, why) for _, entry in files]
-    return Sorted(kind, _apart(submissions, homeless), homeless)
+    return [files for files in found.values() if files], homeless
 
 
 def _meant(ways: list[Origin], people: People | None) -> Origin | None:
     """The reading that is right: the first, or the one whose student is on the list; None in doubt."""
     if len(ways) < 2 or not (people and people.numbered):
         return ways[0] if ways else None
-    known = [(way, people.find([f"number {way.number}"])) for way in ways]
-    known = [(way, person) for way, person in known if person]
-    named = [(way, one) for way, one in known if one and set(name_clues(way.name)) & set(clues(one))]
-    if not known:
+    found = [(way, people.find([f"number {way.number}"])) for way in ways]
+    known = [(way, person) for way, person in found if person]
+    if len(known) > 1 and not ODD.match(ways[0].rest[0]):  # a small number may be one by chance
+        known = [(way, person) for way, person in known if set(name_clues(way.name)) & set(clues(person))]
+    if not known and not any(person for _, person in found):
         return ways[0]
-    best = named or known
-    return best[0][0] if len(best) == 1 else None
+    return known[0][0] if len(known) == 1 else None
 
 
 def _whose_not(kind: str, ways: list[Origin]) -> str:
@@ -217,7 +250,7 @@ def _disputed(found: dict[str, list[tuple[Origin, Entry]]]) -> list[tuple[Entry,
     """
     out = []
     for key, files in list(found.items()):
-        odd = [file for file in files if LONG_NUMBER.match(file[0].rest[0])]
+        odd = [file for file in files if ODD.match(file[0].rest[0]) and file[0].upload]
         odd = odd if len(odd) < len(files) else []
         kept = [file for file in files if file not in odd]
         if len({origin.name for origin, _ in kept}) > 1:

@@ -1,6 +1,6 @@
 """A trusted process that stays: `python -m openweightlab.grading.worker FOLDER` runs submissions.
 
-It has its imports behind it when an order comes. Orders (pool.Order) are read from standard input and
+From the second on, the imports are behind it. Orders (pool.Order) are read from standard input and
 answered on standard output, {"record": ...} or {"error": "..."}; before each message comes its length, and
 what anything else prints goes to standard error. It ends, with all that it started, at the end of its input,
 which comes with the end of whoever started it. It makes FOLDER for its temporary files, and removes it.
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -47,6 +47,9 @@ class Bench:
             self.close()
             self._runner = Runner(order["sandbox"], hidden=hidden)
             self._made_for = wanted
+        import torch  # the judge's part, while the warm start has its own imports
+
+        torch.set_num_threads(1)  # each job has one core
         return self._runner.run(
             nbformat.from_dict(order["notebook"]),
             order["module"],
@@ -112,14 +115,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(orders: queue.SimpleQueue[Order], answers: IO[bytes]) -> NoReturn:
-    import torch  # while the first order is on its way
-
-    torch.set_num_threads(1)  # each job has one core
-    bench = Bench()
-    while True:
-        message = json.dumps(answer(orders.get(), bench)).encode()
-        answers.write(HEAD.pack(len(message)) + message)
-        answers.flush()
+    with closing(Bench()) as bench:
+        while True:
+            message = json.dumps(answer(orders.get(), bench)).encode()
+            answers.write(HEAD.pack(len(message)) + message)
+            answers.flush()
 
 
 if __name__ == "__main__":
