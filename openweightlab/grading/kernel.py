@@ -18,12 +18,12 @@ from .judge import GRACE_SECONDS
 from .processes import exactly, tree, use
 from .start import Starter
 
-MAX_MESSAGE = 2**25  # a longer one breaks the connection; two may wait
+MAX_MESSAGE = 2**22  # bytes; a longer one breaks the connection; two may wait
 START_SECONDS = 90.0
 WATCH_SECONDS = 0.2
 SHARED_BYTES = 2**24
 MAX_ENTRIES = 50_000  # files and folders
-FLOOD_MIB = 1024  # that the grader itself may grow by
+FLOOD_MIB = 512  # that the grader itself may grow by
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 
@@ -145,7 +145,7 @@ class Kernel:
             poller.register(end, zmq.POLLIN)
         ready = dict(poller.poll(milliseconds))
         for channel, end in ends.items():
-            for _ in range(100):
+            for _ in range(10):
                 if not ready.get(end) or not end.poll(0):
                     break
                 try:
