@@ -39,6 +39,8 @@ from .course import Course, CourseError
 from .gradebook import Book, checked_url, known_cells, plainly, shown
 from .judge import NOT_ANSWERED
 from .normalise import Normalised
+from .place import Target
+from .place import known as collected
 from .roster import Person, read_list, safe_id
 from .run import Record
 
@@ -88,7 +90,8 @@ class Result:
     handed_in: datetime | None = None
     name: str = ""
     email: str = ""
-    number: str = ""  # the learning platform's own for this student
+    number: str = ""  # the learning platform's own for this student, as the class's list has it
+    numbers: dict[str, str] = field(default_factory=dict)  # by platform, as `owl collect` found it
     sources: dict[str, str] = field(default_factory=dict)  # of the answers in code
     key: str = ""
     record: Record | None = None
@@ -178,6 +181,7 @@ def gather(
             raise CourseError(f"The gradebook {where} has no marks for {module}: call `owl grade`") from None
         found = _students(book, handed_in(coursedir, module))
         _add_people(read_list(roster) if roster else [], found)
+        _add_numbers(collected(Target(Path(coursedir.submitted_directory), module, release)), found)
         _add_marks(book, notebook, found)
         cells = known_cells(book, module)
         for name, result in found.items():
@@ -240,6 +244,14 @@ def _add_people(people: list[Person], found: dict[str, Result]) -> None:
             result = found.setdefault(id, Result(id))
             result.name, result.email = person.name or result.name, person.email or result.email
             result.number = person.number or result.number
+
+
+def _add_numbers(origins: dict[str, str], found: dict[str, Result]) -> None:
+    """The platform's numbers from its names for what was handed in, such as "moodle Ana Lopez_4711"."""
+    for key, student in origins.items():
+        number = re.fullmatch(r"(canvas) ([0-9]+)|(moodle) .*_([0-9]+)", key)
+        if number and student in found:
+            found[student].numbers[number[1] or number[3]] = number[2] or number[4]
 
 
 def _add_marks(book: Gradebook, notebook: Notebook, found: dict[str, Result]) -> None:
