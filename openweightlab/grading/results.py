@@ -184,14 +184,18 @@ def gather(
         _add_numbers(collected(Target(Path(coursedir.submitted_directory), module, release)), found)
         _add_marks(book, notebook, found)
         cells = known_cells(book, module)
-        for name, result in found.items():
-            autograded = _autograded(coursedir, module, name)
-            _add_record(result, autograded, course, module)
-            folder = submission_folder(coursedir, name, module)
-            result.doubt = _doubt(
-                result, autograded, folder, partial(prepare, folder, module, release, cells)
-            )
+        for result in found.values():
+            _add_grading(result, coursedir, partial(prepare, module=module, release=release, cells=cells))
     return ClassResults(course, module, release, _items(release), [found[name] for name in sorted(found)])
+
+
+def _add_grading(result: Result, coursedir: CourseDirectory, prepared: Callable[[Path], Normalised]) -> None:
+    """What grading kept of one student, and whether that still fits."""
+    module = str(coursedir.assignment_id)
+    autograded = _autograded(coursedir, module, result.student)
+    _add_record(result, autograded, Course(Path(coursedir.root)), module)
+    folder = submission_folder(coursedir, result.student, module)
+    result.doubt = _doubt(result, autograded, folder, prepared)
 
 
 @contextmanager
@@ -325,7 +329,7 @@ def _add_record(result: Result, notebook: dict[str, Any], course: Course, module
 
 
 def _doubt(
-    result: Result, autograded: dict[str, Any], folder: Path, prepared: Callable[[], Normalised]
+    result: Result, autograded: dict[str, Any], folder: Path, prepared: Callable[[Path], Normalised]
 ) -> str:
     """Why a mark does not follow from its record and what lies there now; "" if it does."""
     if not result.answers:
@@ -335,7 +339,9 @@ def _doubt(
     judged = {id: question["points"] for id, question in result.record.questions.items()}
     if any(result.answers[id].auto != points for id, points in judged.items() if id in result.answers):
         return "the gradebook has other points than its record"
-    if _newest(folder) > result.path.stat().st_mtime and _shape(prepared().notebook) != _shape(autograded):
+    if _newest(folder) > result.path.stat().st_mtime and _shape(autograded) != _shape(
+        prepared(folder).notebook
+    ):
         return "handed in anew since it was graded"
     return ""
 
