@@ -235,11 +235,19 @@ def test_owl_grade_says_that_the_scheduler_died_and_goes_on_with_a_new_one(lab, 
 # Clusters that can't be used
 
 
-def test_no_scheduler(lab, monkeypatch, capsys):  # noqa: F811
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("tcp://127.0.0.1:9", "No Dask scheduler answers at tcp://127.0.0.1:9"),
+        ("tls://127.0.0.1:9", "Dask's configuration on this machine names none"),
+        ("127.0.0.1:9", "give it as tcp://HOST:PORT"),
+    ],
+)
+def test_no_scheduler(lab, monkeypatch, capsys, address, words):  # noqa: F811
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1.0)
     lab.submit("ada", worked())
-    lab.grade(expect=2, scheduler="tcp://127.0.0.1:9")
-    assert "No Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
+    lab.grade(expect=2, scheduler=address)
+    assert words in capsys.readouterr().err
 
 
 def test_no_worker(tmp_path, monkeypatch, capsys):

@@ -211,6 +211,11 @@ def test_a_reason_is_told_once_and_what_was_put_right_too():
     )
 
 
+def test_a_submission_that_could_not_be_read_is_told_so():
+    told = text_of(soup(answered(points=0.0, reason="It is empty.", status="unreadable")).main)
+    assert "This could not be graded: It is empty." in told and "as it was handed out" in told
+
+
 def test_what_waits_for_a_person_is_no_zero(lab):  # noqa: F811
     lab.submit("ada", worked())
     lab.grade()

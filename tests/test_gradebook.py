@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -227,7 +228,7 @@ def test_what_is_written_is_what_nbgrader_s_own_steps_would_write(lab):
             take_in(grader, student)
     lab.give("bob", "Q9.1", manual_score=1.5, extra_credit=0.5)
     lab.give("ada", "Q9.2-answer", manual_comment="Neat.")
-    with lab.grader(fresh=True) as grader:
+    with lab.grader(force=True) as grader:
         for student in ("ada", "bob", "cy"):
             take_in(grader, student)
         grades, comments = dump(lab)
@@ -375,13 +376,13 @@ def test_a_connection_cut_in_the_middle_of_an_import(served, postgres):
         take_in(grader, "ada")
         served.submit("ada", changed(a1=WRONG))
         for n, only in ((1, "SELECT"), (2, "UPDATE"), (4, "UPDATE"), (2, "COMMIT")):
-            grader.fresh = True
+            grader.force = True
             watch = Nth(n, lambda: cut(served, postgres), only)
             with watched(watch), pytest.raises(GradebookError, match="does its server run"):
                 take_in(grader, "ada")
             assert watch.fired and served.mark("ada", "Q9.1")["auto_score"] in (2.0, None)
             assert take_in(grader, "ada")["Q9.1"] == Mark(1.0, False)
-            grader.fresh = False
+            grader.force = False
             served.submit("ada", worked())
             take_in(grader, "ada")
             served.submit("ada", changed(a1=WRONG))
@@ -623,6 +624,34 @@ def test_a_gradebook_that_may_only_be_read(lite, capsys):
     lite.grade(expect=2, gradebook=f"sqlite:///file:{lite.root}/gradebook.db?mode=ro&uri=true")
     said = capsys.readouterr().err
     assert "readonly database" in said and "Traceback" not in said and lite.runs == []
+
+
+def test_a_gradebook_locked_in_the_middle(lite):
+    """Another program has it for longer than SQLite waits (5 s, here less): told, and the next try works."""
+    lite.url += "?timeout=0.1"
+    lite.submit("ada", worked())
+    with lite.grader() as grader:
+        with sqlite3.connect(lite.root / "gradebook.db", isolation_level=None) as other:
+            other.execute("begin immediate")
+            with pytest.raises(GradebookError, match="database is locked"):
+                take_in(grader, "ada")
+            other.execute("rollback")
+        assert take_in(grader, "ada")["Q9.1"] == Mark(2.0, False)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_folders_that_may_not_be_written(lite, capsys):
+    lite.submit("ada", worked())
+    for name in ("book", "autograded"):
+        (lite.root / name).mkdir()
+    (lite.root / "book" / "gradebook.db").write_bytes(empty_gradebook())
+    for name, words in (("book", "gradebook.db can't be used"), ("autograded", "autograded/ada")):
+        (lite.root / name).chmod(0o555)
+        lite.grade(expect=2, gradebook=f"sqlite:///{lite.root}/book/gradebook.db")
+        (lite.root / name).chmod(0o755)
+        said = capsys.readouterr().err
+        assert words in said and "call again" in said and "Traceback" not in said
+    assert lite.grade(gradebook=f"sqlite:///{lite.root}/book/gradebook.db")["ada"]["points"] == 5.0
 
 
 def test_a_full_disk_under_the_gradebook(lite, capsys):

@@ -4,6 +4,7 @@ import argparse
 import csv
 import html
 import io
+import json
 import os
 import random
 import re
@@ -20,7 +21,16 @@ from scipy import stats
 from test_normalise import DOUBLE, MODULE, make_release, worked
 from test_records import Lab, changed, judged, lab  # noqa: F401  (the fixture)
 
-from openweightlab.grading import exports, findings, itemanalysis, records, report, reportpage, similarity
+from openweightlab.grading import (
+    collect,
+    exports,
+    findings,
+    itemanalysis,
+    records,
+    report,
+    reportpage,
+    similarity,
+)
 from openweightlab.grading.course import Course
 from openweightlab.grading.results import Answer, ClassResults, Item, Result, gather
 from openweightlab.grading.run import Record
@@ -318,13 +328,23 @@ def test_canvas_s_shape(lab):  # noqa: F811
     assert rows[-1] == ["Zoe, Zed", "18", "", "zoe", "", ""]  # on the list, handed in nothing
 
 
-def test_moodle_s_shape(lab):  # noqa: F811
-    lab.submit("Ada Lovelace_4711", worked())
+def test_moodle_s_shape(lab, capsys):  # noqa: F811
+    (lab.root / "zip").mkdir()
+    (lab.root / "zip" / f"Ada Lovelace_4711_assignsubmission_file_{MODULE}.ipynb").write_text(
+        json.dumps(worked())
+    )
+    options = dict.fromkeys(("roster", "late_from", "timezone", "json"))
+    call = {"archive": str(lab.root / "zip"), "module": MODULE, "into": str(lab.submissions), **options}
+    assert collect.main(argparse.Namespace(**call)) == 0
+    lab.submit("zed_17", worked())  # no number of Moodle's
     lab.grade()
     mark_by_hand(lab, "Ada Lovelace_4711", "Q9.3", 2.5)
     lab.sql("update comment set manual_comment = 'Well <put>.' where cell_id in (select id from base_cell)")
+    capsys.readouterr()
     owl_report(lab, csv=lab.root / "m.csv", format="moodle")
-    (row,) = read(lab.root / "m.csv")
+    assert "1 students have no number of Moodle's" in capsys.readouterr().out
+    row, other = read(lab.root / "m.csv")
+    assert (other["Identifier"], other["ID number"]) == ("", "zed_17")
     assert {"Identifier", "Grade", "Last modified (grade)", "Feedback comments"} <= set(row)
     assert (row["Identifier"], row["Grade"], row["Maximum Grade"]) == ("Participant 4711", "7.5", "9")
     assert "Q9.3 2.5 of 4: Well &lt;put&gt;." in row["Feedback comments"]

@@ -48,7 +48,6 @@ from nbgrader.utils import (
     parse_utc,
     rmtree,
 )
-from traitlets import Bool, List, Unicode
 
 from . import gradebook as books
 from . import records
@@ -96,9 +95,6 @@ class CourseAutograde(Autograde):
     Assignments without a judge of the kit go nbgrader's own way.
     """
 
-    students = List(Unicode(), help="Grade these students, also those who handed in nothing; all others not.")
-    fresh = Bool(False, help="Run submissions again although their records are there; --force says so too.")
-
     @property
     def course(self) -> Course:
         return Course(Path(self.coursedir.root))
@@ -129,11 +125,8 @@ class CourseAutograde(Autograde):
 
     def _names(self) -> list[str]:
         wanted, without = self.coursedir.student_id, self.coursedir.student_id_exclude.split(",")
-        names = self.students or [
-            name
-            for name in students(self.coursedir, self._module)
-            if name == wanted or fnmatchcase(name, wanted)
-        ]
+        everybody = students(self.coursedir, self._module)
+        names = [name for name in everybody if name == wanted or fnmatchcase(name, wanted)]
         if not names:
             where = submission_folder(self.coursedir, "<student>", self._module)
             raise CourseError(f"No submission found: there is no {where}")
@@ -143,7 +136,7 @@ class CourseAutograde(Autograde):
         """Grade one submission; False, with the reason in the log, where that was not possible."""
         try:
             task = self.task(student)
-            self.take_in(task, records.obtain(task, fresh=self.force or self.fresh))
+            self.take_in(task, records.obtain(task, fresh=self.force))
         except CourseError:
             raise
         except OSError as error:
@@ -218,7 +211,7 @@ class CourseAutograde(Autograde):
             NbGraderException: this submission can't be taken in.
         """
         try:
-            kept = None if self.force or self.fresh else self._kept(task, record)
+            kept = None if self.force else self._kept(task, record)
             if kept is not None:
                 self.log.info("%s is graded already", task.student)
                 return kept
@@ -265,6 +258,7 @@ class CourseAutograde(Autograde):
     def _replace(self, task: records.Task, record: Record) -> dict[str, Mark]:
         """Bring in a record where there is none; the notebook gets its name when its marks are written."""
         self.notebooks = [str(self._target(task.student) / f"{task.module}.ipynb")]
+        self.log.info("Autograding %s", self.notebooks[0])
         self.run_pre_convert_hook()
         notebook = self._shown(task, record)
         written = self._write(task, notebook)

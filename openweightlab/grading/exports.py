@@ -8,7 +8,6 @@ import csv
 import html
 import io
 import json
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,12 +57,8 @@ def canvas(found: ClassResults, everything: bool = False, column: str = "") -> R
         ["    Points Possible", "", "", "", "", _points(found.most)],
     ]
     for result in found.results:
-        name = result.name or result.student
-        collected = re.fullmatch(
-            r"[0-9]+", result.student
-        )  # `owl collect` named the folder by Canvas's number
-        number, login = (result.student, "") if collected else (result.number, result.student)
-        rows.append([name, number, "", login, "", _final(result, everything)])
+        name, number = result.name or result.student, number_for(result, "canvas")
+        rows.append([name, number, "", result.student, "", _final(result, everything)])
     return rows
 
 
@@ -77,14 +72,18 @@ def moodle(found: ClassResults, everything: bool = False) -> Rows:
     rows: Rows = [[*head, "Last modified (grade)", "Feedback comments"]]
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     for result in found.results:
-        collected = re.search(r"_([0-9]+)$", result.student)  # by name and Moodle's number
-        number = result.number or (collected[1] if collected else "")
+        number = number_for(result, "moodle")
         identifier = f"Participant {number}" if number else ""
-        who = [identifier, result.name, "" if collected else result.student, result.email]
+        who = [identifier, result.name, result.student, result.email]
         mark = _final(result, everything)
         said = _feedback(found, result) if mark != "" else ""
         rows.append([*who, mark, _points(found.most), now, said])
     return rows
+
+
+def number_for(result: Result, platform: str) -> str:
+    """The platform's number for a student; what the hand-in carried goes before the class's list."""
+    return result.numbers.get(platform) or result.number
 
 
 def _final(result: Result, everything: bool) -> object:

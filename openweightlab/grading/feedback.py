@@ -171,6 +171,7 @@ def page(nb: NotebookNode, resources: dict[str, Any]) -> str:
             late=about.get("late_penalty", 0.0),
             pending=sum(one.most for one in found if one.pending),
             reason=reason,
+            ran=seen.get("status") not in ("missing", "unreadable"),
             noticed=[NOTICED[flag] for flag in seen.get("flags", ()) if flag in NOTICED],
             questions=found,
             cells=[_cell(cell) for cell in nb.cells],

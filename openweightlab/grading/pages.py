@@ -23,12 +23,12 @@ def templates(**filters: Callable[..., object]) -> Environment:
 def words(text: str) -> Markup:
     """Plain text as HTML: `code` between backticks, *emphasis* between asterisks.
 
-    >>> words("*Mind* x < y in your line `return <a> * b * c`.")
-    Markup('<em>Mind</em> x &lt; y in your line <code>return &lt;a&gt; * b * c</code>.')
+    >>> words("*Mind* 2**8 < 2**9 in your line `return <a> * b * c`.")
+    Markup('<em>Mind</em> 2**8 &lt; 2**9 in your line <code>return &lt;a&gt; * b * c</code>.')
     """
     return Markup("").join(
         Markup("<code>{}</code>").format(part[1:-1])
         if part.startswith("`") and part.endswith("`") and len(part) > 2
-        else Markup(re.sub(r"\*(\S|\S[^*]*\S)\*", r"<em>\1</em>", str(escape(part))))
+        else Markup(re.sub(r"(?<![\w*])\*(\S|\S[^*]*\S)\*(?![\w*])", r"<em>\1</em>", str(escape(part))))
         for part in re.split(r"(`[^`]+`)", text)
     )

@@ -53,12 +53,15 @@ def _write(findings: Findings, args: argparse.Namespace) -> None:
 
 
 def _exported(found: ClassResults, args: argparse.Namespace) -> str:
-    """What went into the file, and what was left empty in it."""
-    open_ = [result for result in found.results if not result.final]
-    told = f"{len(found.results)} students in {args.csv}"
-    if args.format == "plain" or args.all or not open_:
-        return f"{told}."
-    return f"{told}; {len(open_)} marks that are not final were left empty (--all writes them, too)."
+    """What went into the file, and what the platform may miss in it."""
+    told = [f"{len(found.results)} students in {args.csv}."]
+    open_ = sum(not result.final for result in found.results)
+    if args.format != "plain" and open_ and not args.all:
+        told.append(f"{open_} marks that are not final were left empty (--all writes them, too).")
+    strangers = sum(not exports.number_for(result, args.format) for result in found.results)
+    if args.format != "plain" and strangers:
+        told.append(f"{strangers} students have no number of {args.format.capitalize()}'s: give --roster.")
+    return " ".join(told)
 
 
 def text(findings: Findings) -> str:

@@ -39,6 +39,8 @@ from .course import Course, CourseError
 from .gradebook import Book, checked_url, known_cells, plainly, shown
 from .judge import NOT_ANSWERED
 from .normalise import Normalised
+from .place import Target
+from .place import known as collected
 from .roster import Person, read_list, safe_id
 from .run import Record
 
@@ -88,7 +90,8 @@ class Result:
     handed_in: datetime | None = None
     name: str = ""
     email: str = ""
-    number: str = ""  # the learning platform's own for this student
+    number: str = ""  # the learning platform's own for this student, as the class's list has it
+    numbers: dict[str, str] = field(default_factory=dict)  # by platform, as `owl collect` found it
     sources: dict[str, str] = field(default_factory=dict)  # of the answers in code
     key: str = ""
     record: Record | None = None
@@ -178,16 +181,21 @@ def gather(
             raise CourseError(f"The gradebook {where} has no marks for {module}: call `owl grade`") from None
         found = _students(book, handed_in(coursedir, module))
         _add_people(read_list(roster) if roster else [], found)
+        _add_numbers(collected(Target(Path(coursedir.submitted_directory), module, release)), found)
         _add_marks(book, notebook, found)
         cells = known_cells(book, module)
-        for name, result in found.items():
-            autograded = _autograded(coursedir, module, name)
-            _add_record(result, autograded, course, module)
-            folder = submission_folder(coursedir, name, module)
-            result.doubt = _doubt(
-                result, autograded, folder, partial(prepare, folder, module, release, cells)
-            )
+        for result in found.values():
+            _add_grading(result, coursedir, partial(prepare, module=module, release=release, cells=cells))
     return ClassResults(course, module, release, _items(release), [found[name] for name in sorted(found)])
+
+
+def _add_grading(result: Result, coursedir: CourseDirectory, prepared: Callable[[Path], Normalised]) -> None:
+    """What grading kept of one student, and whether that still fits."""
+    module = str(coursedir.assignment_id)
+    autograded = _autograded(coursedir, module, result.student)
+    _add_record(result, autograded, Course(Path(coursedir.root)), module)
+    folder = submission_folder(coursedir, result.student, module)
+    result.doubt = _doubt(result, autograded, folder, prepared)
 
 
 @contextmanager
@@ -240,6 +248,14 @@ def _add_people(people: list[Person], found: dict[str, Result]) -> None:
             result = found.setdefault(id, Result(id))
             result.name, result.email = person.name or result.name, person.email or result.email
             result.number = person.number or result.number
+
+
+def _add_numbers(origins: dict[str, str], found: dict[str, Result]) -> None:
+    """The platform's numbers from its names for what was handed in, such as "moodle Ana Lopez_4711"."""
+    for key, student in origins.items():
+        number = re.fullmatch(r"(canvas) ([0-9]+)|(moodle) .*_([0-9]+)", key)
+        if number and student in found:
+            found[student].numbers[number[1] or number[3]] = number[2] or number[4]
 
 
 def _add_marks(book: Gradebook, notebook: Notebook, found: dict[str, Result]) -> None:
@@ -313,7 +329,7 @@ def _add_record(result: Result, notebook: dict[str, Any], course: Course, module
 
 
 def _doubt(
-    result: Result, autograded: dict[str, Any], folder: Path, prepared: Callable[[], Normalised]
+    result: Result, autograded: dict[str, Any], folder: Path, prepared: Callable[[Path], Normalised]
 ) -> str:
     """Why a mark does not follow from its record and what lies there now; "" if it does."""
     if not result.answers:
@@ -323,7 +339,9 @@ def _doubt(
     judged = {id: question["points"] for id, question in result.record.questions.items()}
     if any(result.answers[id].auto != points for id, points in judged.items() if id in result.answers):
         return "the gradebook has other points than its record"
-    if _newest(folder) > result.path.stat().st_mtime and _shape(prepared().notebook) != _shape(autograded):
+    if _newest(folder) > result.path.stat().st_mtime and _shape(autograded) != _shape(
+        prepared(folder).notebook
+    ):
         return "handed in anew since it was graded"
     return ""
 
