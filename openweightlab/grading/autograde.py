@@ -113,6 +113,7 @@ class CourseAutograde(Autograde):
             super().start()
             return
         try:
+            self._judge.check()
             with chdir(self.coursedir.root), self.opened():
                 failed = [student for student in self._names() if not self._grade(student)]
         except CourseError as error:
@@ -148,17 +149,12 @@ class CourseAutograde(Autograde):
         return True
 
     @contextmanager
-    def opened(self, *, runs_here: bool = True) -> Iterator[list[str]]:
+    def opened(self) -> Iterator[list[str]]:
         """One gradebook, open while any number of submissions is graded; what changed in it, for people.
 
-        Args:
-            runs_here: submissions are run on this machine, so it must have the sandbox of the settings.
-
         Raises:
-            CourseError: nobody can be graded: no such sandbox, a gradebook that can't be written.
+            CourseError: nobody can be graded, as with a gradebook that can't be written.
         """
-        if runs_here:
-            self._judge.check()
         with books.gradebook(self.coursedir) as book:
             book.try_to_write()
             news = register(self.coursedir, self._module, self)

@@ -1,4 +1,4 @@
-"""In Execute's place among nbgrader's autograde preprocessors: the judge, not the student's kernel."""
+"""The judge's settings, in Execute's place among nbgrader's preprocessors; a record shown in a notebook."""
 
 import html
 from dataclasses import fields
