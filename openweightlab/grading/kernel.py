@@ -194,24 +194,29 @@ class Kernel:
         before = use([os.getpid()]).owned
         while not self._closed.wait(WATCH_SECONDS) and not self.process.ended:
             below = tree(self.process.pid)[1:]  # the first process only waits for the others
-            now = use(below)
-            shared = now.processes > 1
-            self.peak_mib = max(self.peak_mib, exactly(below, ("Pss:",)) if shared else now.resident)
-            too_much = now.owned > self.limits.memory_mib
-            if now.processes > self.limits.processes:
+            if len(below) > self.limits.processes:
                 self.trouble = f"It started more than {self.limits.processes} processes."
-            elif too_much and exactly(below) > self.limits.memory_mib:
-                self.trouble = self._too_much_memory
-            elif now.cpu > self.limits.cpu_seconds:
-                self.trouble = f"It used more than {self.limits.cpu_seconds:g} s of processor time."
             elif use([os.getpid()]).owned > before + FLOOD_MIB:
                 self.trouble = "It flooded the grader with output."
-            elif size(self.process.folder) > SHARED_BYTES:
-                self.trouble = "It wrote into the grader's own folder."
-            elif self.process.home and size(self.process.home) > self.limits.disk_mib * 2**20:
-                self.trouble = f"It wrote more than {self.limits.disk_mib:,} MiB of files."
+            else:
+                self.trouble = self._too_much(below)
             if self.trouble:
                 self.kill()
+
+    def _too_much(self, below: list[int]) -> str:
+        """What these processes use too much of, in words."""
+        now = use(below)
+        if now.owned > self.limits.memory_mib and exactly(below) > self.limits.memory_mib:
+            return self._too_much_memory
+        several = now.processes > 1
+        self.peak_mib = max(self.peak_mib, exactly(below, ("Pss:",)) if several else now.resident)
+        if now.cpu > self.limits.cpu_seconds:
+            return f"It used more than {self.limits.cpu_seconds:g} s of processor time."
+        if size(self.process.folder) > SHARED_BYTES:
+            return "It wrote into the grader's own folder."
+        if self.process.home and size(self.process.home) > self.limits.disk_mib * 2**20:
+            return f"It wrote more than {self.limits.disk_mib:,} MiB of files."
+        return ""
 
 
 def size(folder: Path) -> float:
