@@ -188,6 +188,7 @@ def kill_worker_process(nanny: int) -> list[psutil.Process]:
 
 
 def test_what_dask_gives_up_on_is_the_machines_fault_and_stops_nobody(tmp_path, kit):
+    """Dask gives up on whatever was on that worker, too; each is tried again by itself."""
     orders = [order(0), order(1, fatal=True), order(2)]
     with Cluster(tmp_path, {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}) as machines:
         machines.add("first", *STAND_IN, kit=kit)

@@ -31,7 +31,7 @@ from .pool import AHEAD, Done, Order, Worker, failed
 from .run import Record
 
 try:
-    from distributed import Client, Future, Security, get_worker
+    from distributed import Client, Future, KilledWorker, Security, get_worker
 except ImportError:
     raise CourseError(
         "--scheduler needs Dask: call `make test` once, or install the kit's extra `cluster`"
@@ -40,7 +40,7 @@ except ImportError:
 PACKAGE = Path(__file__).resolve().parents[1]
 CONNECT_SECONDS = 20.0  # to reach the scheduler, at first or again
 PATIENCE_SECONDS = 180.0  # without any worker there
-TRIES = 2  # of an order that Dask gives up on, each outliving the loss of some machines
+TRIES = 2  # of an order; Dask gives one up after the loss of several machines
 IDLE_SECONDS = 60.0  # after which a warm process on a worker's machine ends
 
 
@@ -171,6 +171,7 @@ class DaskCluster:
     def __init__(self, address: str) -> None:
         self.address = address
         self._sent: dict[str, Sent] = {}  # by the task's key, which tells nothing
+        self._suspects: list[tuple[Order, list[str]]] = []  # to be sent again, each alone, at the end
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()  # keys of tasks that came to an end
         self._seen = 0.0  # when there last was a worker
         self._threads, self._counted = 0, 0.0
@@ -209,10 +210,12 @@ class DaskCluster:
         order = next(coming, None)
         if order:
             self._check(order["sandbox"])
-        while order or self._sent:
+        while order or self._sent or self._suspects:
             while order and len(self._sent) < AHEAD * self._count_threads():
                 self._send(order, [])
                 order = next(coming, None)
+            if not self._sent and self._suspects:
+                self._send(*self._suspects.pop())
             done = self._next()
             if done:
                 yield done
@@ -298,7 +301,10 @@ class DaskCluster:
             return Done(sent.order, Record(**answer["record"]), audit)
         troubles = [*sent.troubles, answer["trouble"]]
         if len(troubles) < TRIES:
-            self._send(sent.order, troubles)
+            if "suspect" in answer:
+                self._suspects.append((sent.order, troubles))
+            else:
+                self._send(sent.order, troubles)
             return None
         audit = {"machine": self.address, "tries": len(troubles), "troubles": troubles}
         return Done(sent.order, failed(sent.order, troubles[-1]), audit)
@@ -310,7 +316,9 @@ class DaskCluster:
         except CancelledError:
             self._await_scheduler()
             return {"trouble": "the scheduler lost it"}
-        except Exception as error:  # of Dask, such as KilledWorker
+        except KilledWorker as error:  # either it ends its workers, or it was queued behind one that does
+            return {"trouble": _words(error), "suspect": True}
+        except Exception as error:  # whatever else Dask has to say
             return {"trouble": _words(error)}
 
     def _await_scheduler(self) -> None:
