@@ -24,7 +24,6 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "data"
-        self.made = 0
         self._run("initdb", "--auth=trust", "--username=owl", "--encoding=UTF8", "--no-sync", self.data)
         settings = "listen_addresses = ''\nfsync = off\nautovacuum = off\n"
         with open(self.data / "postgresql.conf", "a") as file:
@@ -50,12 +49,21 @@ class Server:
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         return psycopg.connect(host=str(self.folder), user="owl", dbname=database, autocommit=True)
 
-    def database(self, like: str | None = None) -> str:
-        """The address of a new database, empty or with the tables of another."""
-        self.made += 1
+    def make(self, database: str) -> str:
+        """The address of a new, empty database."""
         with self.connect() as connection:
-            connection.execute(f"CREATE DATABASE book{self.made} TEMPLATE {like or 'template0'}")
-        return self.url(f"book{self.made}")
+            connection.execute(f"CREATE DATABASE {database}")
+        return self.url(database)
+
+    def empty(self, database: str) -> str:
+        """The address of a database whose rows are gone, those of its version of the tables aside."""
+        query = (
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        )
+        with self.connect(database) as connection:
+            tables = ", ".join(name for (name,) in connection.execute(query))
+            connection.execute(f"TRUNCATE {tables}")
+        return self.url(database)
 
 
 @contextmanager

@@ -44,12 +44,10 @@ WRONG = "# Q9.1 answer\ndouble = 3"  # 1 point by test_records' stand-in
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """A PostgreSQL server with one database, `template`, that has nbgrader's tables."""
+    """A PostgreSQL server with one database, `book`, that has nbgrader's tables."""
     empty_gradebook()  # for its side effect: nbgrader finds alembic
     with server() as made:
-        with made.connect() as connection:
-            connection.execute("CREATE DATABASE template")
-        Gradebook(made.url("template"), "openweightlab").close()
+        Gradebook(made.make("book"), "openweightlab").close()
         yield made
 
 
@@ -114,7 +112,7 @@ def lab(request, tmp_path, monkeypatch) -> Class:
     """The class, once for each kind of gradebook."""
     if request.param == "sqlite":
         return Class(tmp_path, monkeypatch)
-    return Class(tmp_path, monkeypatch, request.getfixturevalue("postgres").database("template"))
+    return Class(tmp_path, monkeypatch, request.getfixturevalue("postgres").empty("book"))
 
 
 @pytest.fixture
@@ -367,7 +365,7 @@ def cut(lab: Class, server: Server) -> None:
 def served(tmp_path, monkeypatch, postgres) -> Class:
     """The class with PostgreSQL alone."""
     monkeypatch.setattr(engine, "PATIENCE_SECONDS", 0.0)
-    return Class(tmp_path, monkeypatch, postgres.database("template"))
+    return Class(tmp_path, monkeypatch, postgres.empty("book"))
 
 
 def test_a_connection_cut_in_the_middle_of_an_import(served, postgres):
