@@ -4,6 +4,7 @@ The submissions are the modules' notebooks with answers from tests/mutants/, as 
 What must not share a process with the rest is a job of its own: `python env/bench_grading.py JOB ...`.
 """
 
+import copy
 import json
 import os
 import random
@@ -50,9 +51,9 @@ def release(folder: str, module: str) -> NotebookNode:
 def submissions(module: str, count: int) -> Class:
     """What `count` students hand in: each answer drawn from the known right and wrong ones."""
     variants = runpy.run_path(str(ROOT / "tests" / "mutants" / f"{module}.py"))["VARIANTS"]
-    draws, found = random.Random(SEED), {}
+    draws, found, blank = random.Random(SEED), {}, release("exercises", module)
     for number in range(count):
-        notebook = release("exercises", module)
+        notebook = copy.deepcopy(blank)
         for cell in notebook.cells:
             question = cell.metadata.get("nbgrader", {}).get("grade_id", "").removesuffix("-answer")
             if question in variants and cell.metadata.nbgrader.solution:
@@ -75,10 +76,13 @@ def five_seconds() -> int:
     """How many rounds of HEAVY_CELL take about five seconds of one core here."""
     import torch
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     begun = time.perf_counter()
     exec(HEAVY_CELL.format(rounds=200), {})
-    return round(200 * 5 / (time.perf_counter() - begun))
+    rounds = round(200 * 5 / (time.perf_counter() - begun))
+    torch.set_num_threads(threads)
+    return rounds
 
 
 def hand_in(notebooks: Class, module: str, submitted: Path) -> None:
