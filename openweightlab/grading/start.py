@@ -113,17 +113,17 @@ class Starter:
             StartError: neither a warm nor a cold start worked.
         """
         self.stop()
-        while True:
+        for warm in (self.warm, self.warm, False):  # a server that was killed gets a second chance
+            self.warm = warm
             try:
                 self._now = self._fork(connection, limits)
                 return self._now
             except (StartError, OSError) as error:
+                trouble = str(error)
                 if self._server:
                     self._server.close()
                     self._server = None
-                if not self.warm:
-                    raise StartError(str(error)) from error
-                self.warm = False
+        raise StartError(trouble)
 
     def _fork(self, connection: Callable[[str], dict[str, Any]], limits: Any) -> Started:
         if self._server is None or self._server.process.poll() is not None:
