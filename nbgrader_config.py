@@ -39,8 +39,8 @@ c.ClearSolutions.code_stub = {
 c.ClearSolutions.text_stub = "*Write your answer here, in place of this line.*"
 
 # Autograding: `install` makes "autograde", here and in formgrader, take renamed, nested, damaged and changed
-# submissions, and score them by the judge. Judge has its settings, and executes, as nbgrader does, assignments
-# without a judge, where the student's kernel scores itself.
+# submissions, and score them by the judge. Judge has its settings, and executes, as nbgrader does,
+# assignments without a judge, where the student's kernel scores itself.
 c.Autograde.sanitize_preprocessors = allow_dots(Autograde.sanitize_preprocessors.default())
 c.Autograde.autograde_preprocessors = allow_dots(
     [Judge if step is Execute else step for step in Autograde.autograde_preprocessors.default()]

@@ -5,6 +5,7 @@ Each door (owl grade, nbgrader autograde, formgrader) has a course folder of its
 """
 
 import atexit
+import base64
 import copy
 import json
 import os
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULE = "00_workbench"
 SEED = 4711
 LIMITS = {"cell_seconds": 120.0}  # right answers have time on a busy machine, too
+SHORT = {"cell_seconds": 10.0, "case_seconds": 3.0, "max_stretch": 5.0}
 VARIANTS = runpy.run_path(str(ROOT / "tests" / "mutants" / f"{MODULE}.py"))["VARIANTS"]
 POINTS = {"Q0.1": 3.0, "Q0.2": 2.0, "Q0.3": 3.0, "Q0.4": 2.0}
 WORTH = {"reference": "full", "rival": "full", "partial": "part", "stub": "none", "worthless": "none"}
@@ -235,6 +237,117 @@ def link_to_a_neighbour(path: Path) -> None:
     os.symlink(path.parents[2] / "v00" / MODULE / f"{MODULE}.ipynb", path)
 
 
+def marked(question: str, source: str) -> NotebookNode:
+    """The worked notebook with one answer cell's whole source, marker line and all."""
+    notebook = answered()
+    notebook.cells[PLACE[f"{question}-answer"]].source = source
+    return notebook
+
+
+def with_cell(before: str, source: str, **sources: str) -> NotebookNode:
+    """The worked notebook with a cell of one's own before the cell of that name."""
+    notebook = answered(**sources)
+    notebook.cells.insert(PLACE[before], v4.new_code_cell(source))
+    return notebook
+
+
+def reordered() -> NotebookNode:
+    """Everything upside down."""
+    notebook = answered()
+    notebook.cells.reverse()
+    return notebook
+
+
+def with_picture() -> NotebookNode:
+    """A pasted photo of 12 MB and outputs of 5 MB that were not cleared."""
+    notebook = answered()
+    picture = base64.b64encode(b"\x89PNG\r\n\x1a\n" + os.urandom(9 * 2**20)).decode()
+    note = v4.new_markdown_cell("![me](attachment:me.png)", attachments={"me.png": {"image/png": picture}})
+    notebook.cells.insert(1, note)
+    text = v4.new_output("stream", text="loss: nan\n" * 500_000)
+    notebook.cells[PLACE["Q0.2-answer"] + 1].outputs = [text]
+    return notebook
+
+
+def windows_lines() -> bytes:
+    notebook = answered()
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("\n", "\r\n")
+    return json.dumps(notebook, indent=1).replace("\n", "\r\n").encode()
+
+
+def beside_a_draft(path: Path) -> None:
+    """The right notebook next to an old one, a checkpoint and data."""
+    (path.parent / ".ipynb_checkpoints").mkdir()
+    for other in ("Untitled.ipynb", f".ipynb_checkpoints/{MODULE}-checkpoint.ipynb"):
+        (path.parent / other).write_text(json.dumps(RELEASE), "utf-8")
+    (path.parent / "data.csv").write_text("1,2")
+    path.write_text(json.dumps(answered()), "utf-8")
+
+
+GIB = "def weight_gib(n_parameters, bits):\n    return n_parameters * bits / 8 / 2**30"
+SORT = next(iter(VARIANTS["Q0.4"]["reference"].values())).strip()
+NEXT = next(iter(VARIANTS["Q0.3"]["reference"].values())).strip()
+ALIASED = "def my_size(n, b):\n    return n * b / 8 / 2**30\n\nweight_gib = my_size"
+MAGICS = "%matplotlib inline\n!echo installing\n%config InlineBackend.figure_format = 'svg'\n" + GIB
+TIMED = f"%%time\n# Q0.2 answer\n{GIB}\nweight_gib(7_000_000_000, 16)"
+CAPTURED = f"%%capture out\n# Q0.2 answer\n{GIB}"
+COLAB = "from google.colab import drive\ndrive.mount('/content/drive')"
+GUARDED = 'if __name__ == "__main__":\n    ' + GIB.replace("\n", "\n    ")
+HELPER_BELOW = GIB.replace("n_parameters * bits / 8 / 2**30", "gib(n_parameters * bits)") + (
+    "\n\ndef gib(n_bits):\n    return n_bits / 8 / 2**30"
+)
+ASKING = GIB.replace("    return", '    input("go on? ")\n    return')
+BREAKING = GIB.replace("    return", "    breakpoint()\n    return")
+CUDA = "import torch\n" + NEXT.replace("):\n", '):\n    model.to("cuda")\n', 1)
+CUDA_IF = "import torch\ndevice = 'cuda' if torch.cuda.is_available() else 'cpu'\n" + NEXT.replace(
+    "):\n", "):\n    model.to(device)\n", 1
+)
+TALKING = GIB.replace("    return", "    print('debug ' * 300_000)\n    return")
+GLOBAL_STATE = "calls = globals().get('calls', [])\n" + GIB.replace(
+    "    return", "    calls.append(bits)\n    return"
+)
+SEEDED = "import random, numpy, torch\nrandom.seed(0); numpy.random.seed(0); torch.manual_seed(0)\n"
+SETTINGS = """
+import logging, os, sys, warnings
+import numpy as np, torch
+warnings.simplefilter("error")
+logging.basicConfig(level=logging.DEBUG, force=True)
+np.seterr(all="raise")
+np.set_printoptions(precision=2)
+torch.set_printoptions(precision=2)
+torch.set_grad_enabled(False)
+torch.use_deterministic_algorithms(True)
+torch.set_num_threads(4)
+os.chdir("..")
+os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+sys.setrecursionlimit(300)
+"""
+DOUBLES = "import torch\ntorch.set_default_dtype(torch.float64)"
+AUTORELOAD = """
+%load_ext autoreload
+%autoreload 2
+%precision 3
+from IPython.core.interactiveshell import InteractiveShell
+InteractiveShell.ast_node_interactivity = "all"
+"""
+NUMPY_BACK = f"import numpy as np\n{GIB.replace('return ', 'return np.float32(').rstrip()})"
+TUPLES = f"""{SORT}
+
+_sort = sort_claims
+def sort_claims(claims):
+    return {{kind: tuple(ids) for kind, ids in _sort(claims).items()}}
+"""
+GENERATOR = TUPLES.replace("tuple(ids)", "(id for id in ids)")
+MUTATING = f"""{SORT}
+
+_sort = sort_claims
+def sort_claims(claims):
+    found = _sort(claims)
+    claims.clear()
+    return found
+"""
+
 LOOP = "def weight_gib(n_parameters, bits):\n    while True:\n        pass"
 DEAF_LOOP = """
 import signal
@@ -281,9 +394,7 @@ def honest_mistakes() -> list[Student]:
     """More honest mistakes, graded once; after each that breaks something comes one that must not notice."""
     return [
         honest("m01 split cell", split_cell(), "split-answer"),
-        honest("m02 loop", answered(Q2=LOOP), marks=EXCEPT_Q2, status="timeout"),
         honest("m03 no checks", without_checks(), "check-restored"),
-        honest("m04 deaf loop", answered(Q2=DEAF_LOOP), marks=EXCEPT_Q2, status="timeout"),
         honest("m05 stripped", stripped(), *REPAIRED),
         honest("m06 shouting", shouting(), "oversized-output"),
         honest("m07 nested", answered(), "nested-file", file=f"home/me/{MODULE}.ipynb"),
@@ -295,6 +406,55 @@ def honest_mistakes() -> list[Student]:
         honest("m13 colab", colab_shaped(), "encoding-repaired"),
         honest("m14 checks edited", tampered(), "tampered"),
         honest("m15 old format", old_format(), "old-format"),
+        *more_mistakes(),
+    ]
+
+
+def more_mistakes() -> list[Student]:
+    """Honest mistakes in what cells do and how files are saved; most cost nothing at all."""
+    later = answered(Q2=GIB.replace("n_parameters * bits / 8", "to_bytes(n_parameters, bits)"))
+    later.cells.append(v4.new_code_cell("def to_bytes(n, bits):\n    return n * bits / 8"))
+    return [
+        honest("n01 draft above", with_cell("Q0.2-answer", "def weight_gib(n, b):\n    return n * b")),
+        honest("n02 alias", answered(Q2=ALIASED)),
+        honest("n03 upside down", reordered()),
+        honest("n04 magics", answered(Q2=MAGICS)),
+        honest("n05 timed", marked("Q0.2", TIMED)),
+        honest("n06 captured", marked("Q0.2", CAPTURED)),
+        honest("n07 colab drive", with_cell("Q0.1-answer", COLAB, Q2=f"{GIB}\n{COLAB}")),
+        honest("n08 helper below", answered(Q2=HELPER_BELOW)),
+        honest("n09 helper too late", later, marks=EXCEPT_Q2),
+        honest("n10 picture", with_picture()),
+        honest("n11 windows", windows_lines()),
+        honest("n12 utf-16", json.dumps(answered()).encode("utf-16"), "encoding-repaired"),
+        honest("n13 main guard", answered(Q2=GUARDED)),
+        honest("n14 input", answered(Q2=ASKING), marks=EXCEPT_Q2),
+        honest("n15 breakpoint", answered(Q2=BREAKING)),
+        honest("n16 cuda", answered(Q3=CUDA), marks=FULL | {"Q0.3": "none"}),
+        honest("n17 cuda if there", answered(Q3=CUDA_IF)),
+        honest("n18 debug prints", answered(Q2=TALKING), "oversized-output"),
+        honest("n19 global state", answered(Q2=GLOBAL_STATE, Q4=f"calls = []\n{SORT}")),
+        honest("n20 seeds", with_cell("Q0.1-answer", SEEDED, Q4=SEEDED + SORT)),
+        honest("n21 settings", with_cell("Q0.1-answer", SETTINGS)),
+        honest("n22 doubles", with_cell("Q0.1-answer", DOUBLES)),
+        honest("n23 autoreload", with_cell("Q0.1-answer", AUTORELOAD)),
+        honest("n24 numpy scalar", answered(Q2=NUMPY_BACK)),
+        honest("n25 tuples", answered(Q4=TUPLES)),
+        honest("n26 generator", answered(Q4=GENERATOR), marks=FULL | {"Q0.4": "none"}),
+        honest("n27 mutates", answered(Q4=MUTATING), marks=FULL | {"Q0.4": "part"}),
+        honest("n28 beside a draft", beside_a_draft, "several-notebooks"),
+    ]
+
+
+def endless() -> list[Student]:
+    """Loops: graded with short limits, in a class of their own, since each waits for its limit."""
+    forever = "while True:\n    print('x')"
+    return [
+        honest("l01 loop", answered(Q2=LOOP), marks=EXCEPT_Q2, status="timeout"),
+        honest("l02 deaf loop", answered(Q2=DEAF_LOOP), marks=EXCEPT_Q2, status="timeout"),
+        honest("l03 endless cell", with_cell("Q0.1-answer", "while True:\n    pass"), status="timeout"),
+        honest("l04 endless print", with_cell("Q0.1-answer", forever), "oversized-output", status="timeout"),
+        honest("l05 right", answered()),
     ]
 
 
@@ -384,14 +544,14 @@ def workplace() -> Path:
     return folder
 
 
-def make_course(name: str, students: list[Student]) -> Grading:
+def make_course(name: str, students: list[Student], limits: dict[str, float] = LIMITS) -> Grading:
     """A fresh course folder with this checkout's module and the class's submissions."""
     root = workplace() / name
     for folder in ("exercises", "solutions"):
         shutil.copytree(ROOT / folder / MODULE, root / folder / MODULE)
     shutil.copytree(ROOT / "judges", root / "judges", ignore=shutil.ignore_patterns("__pycache__"))
     settings = (ROOT / "nbgrader_config.py").read_text()
-    (root / "nbgrader_config.py").write_text(f"{settings}\nc.Judge.limits = {LIMITS}\n")
+    (root / "nbgrader_config.py").write_text(f"{settings}\nc.Judge.limits = {limits}\n")
     for student in students:
         student.submit(root / "submitted")
     return Grading(root, students, root / "log")
@@ -405,13 +565,24 @@ def started() -> dict[str, Grading]:
     rest = [student for student in map(variant, range(MOST_VARIANTS)) if student.name not in names]
     by_owl = make_course("owl", [*everyone, *honest_mistakes()])
     order = ["grade", MODULE, "--submissions", str(by_owl.submissions), "--json", str(by_owl.file)]
-    by_owl.command = [program("owl"), *order]
+    by_owl.command = [program("owl"), *order, "--jobs", "2"]
     by_nbgrader = make_course("nbgrader", [*everyone, *rest])
     by_nbgrader.command = [program("nbgrader"), "autograde", MODULE]
     for door in (by_owl, by_nbgrader):
         door.start()
         atexit.register(_stop, door)
     return {"owl": by_owl, "nbgrader": by_nbgrader}
+
+
+@cache
+def loops() -> Grading:
+    """Endless submissions after `owl grade` with short limits."""
+    door = make_course("loops", endless(), SHORT)
+    order = ["grade", MODULE, "--submissions", str(door.submissions), "--json", str(door.file), "--jobs", "2"]
+    door.command = [program("owl"), *order]
+    door.start()
+    assert door.finish() == 0, door.log.read_text()[-3000:]
+    return door
 
 
 def _stop(door: Grading) -> None:

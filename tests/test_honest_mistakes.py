@@ -8,8 +8,10 @@ from class_of_submissions import (
     POINTS,
     Grading,
     Student,
+    endless,
     expected,
     honest_mistakes,
+    loops,
     started,
     through_every_door,
     wait_for,
@@ -37,8 +39,22 @@ def test_every_submission_has_a_row(graded: Grading):
     assert list(graded.gradebook()) == sorted(student.name for student in CLASS)
 
 
-@pytest.mark.parametrize("student", CLASS, ids=lambda student: student.name.replace(" ", "_"))
+def names(student: Student) -> str:
+    return student.name.replace(" ", "_")
+
+
+@pytest.mark.parametrize("student", CLASS, ids=names)
 def test_marks_status_and_flags(graded: Grading, student: Student):
+    as_expected(graded, student)
+
+
+@pytest.mark.parametrize("student", endless(), ids=names)
+def test_an_endless_submission_costs_its_own_question_only(student: Student):
+    as_expected(loops(), student)
+
+
+def as_expected(graded: Grading, student: Student) -> None:
+    """A row, the gradebook and the autograded notebook say what the student's entry says."""
     row = graded.rows()[student.name]
     marks = {id: question["points"] for id, question in row["questions"].items()}
     assert {id: expected(student.marks[id], marks[id], most) for id, most in POINTS.items()} == dict.fromkeys(
