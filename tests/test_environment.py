@@ -50,7 +50,8 @@ def healthy(monkeypatch):
     monkeypatch.setattr(doctor, "gpus", lambda: [{"name": "Tesla T4", "memory_gib": 14.7, "bf16": False}])
     monkeypatch.setattr(doctor, "tier", lambda: {"name": "colab", "why": "Tesla T4, 15 GiB, no bf16"})
     monkeypatch.setattr(doctor, "pocket", lambda: {"pocket-moe": dict(good), "pocket-dense": dict(good)})
-    monkeypatch.setattr(doctor, "sandbox", lambda: {"name": "bubblewrap", "isolated": True, "levels": {"bubblewrap": "works"}})
+    box = {"name": "bubblewrap", "isolated": True, "levels": {"bubblewrap": "works"}}
+    monkeypatch.setattr(doctor, "sandbox", lambda: box)
     monkeypatch.setattr(doctor, "memory", lambda: {"ram_gib": 16.0, "ram_free_gib": 9.0})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: argparse.Namespace(free=50 * doctor.GIB))
     return monkeypatch
@@ -135,7 +136,8 @@ def test_doctor_fails_on_a_missing_or_broken_package(healthy, capsys):
 def test_doctor_remarks_on_what_is_scarce(healthy, capsys):
     healthy.setattr(doctor, "memory", lambda: {"ram_gib": 2.0, "ram_free_gib": 1.0})
     healthy.setattr(doctor, "gpus", lambda: [])
-    healthy.setattr(doctor, "sandbox", lambda: {"name": "none", "isolated": False, "levels": {"bubblewrap": "not installed"}})
+    none = {"name": "none", "isolated": False, "levels": {"bubblewrap": "not installed"}}
+    healthy.setattr(doctor, "sandbox", lambda: none)
     healthy.setattr(shutil, "which", lambda name: "/usr/bin/" + name)
     healthy.setattr(shutil, "disk_usage", lambda path: argparse.Namespace(free=0.2 * doctor.GIB))
     status, text = run_doctor(capsys)
