@@ -42,8 +42,19 @@ def order(tmp_path: Path, student: str = "ada", trouble: str = "none", **limits:
     return pool.Order(student=student, notebook=troubled(trouble), **about, **places)  # type: ignore[misc]
 
 
+BEFORE: set[int] = set()  # processes that tests of other files keep
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Tests of other files may have processes of theirs running."""
+    BEFORE.clear()
+    BEFORE.update(process.pid for process in psutil.Process().children(recursive=True))
+
+
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """What this test has started and still runs."""
+    return [process for process in psutil.Process().children(recursive=True) if process.pid not in BEFORE]
 
 
 @pytest.fixture
