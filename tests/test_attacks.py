@@ -21,6 +21,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
+import attacks_table
 import psutil
 import pytest
 import stock_course
@@ -407,3 +408,7 @@ def run_alone(notebook: NotebookNode, folder: Path, sandbox: str = "auto") -> Re
     with Runner(sandbox, hidden=folder) as runner:
         limits = Limits(**LIMITS | {"cell_seconds": 60})
         return runner.run(notebook, MODULE, seed=7, judges_dir=ROOT / "judges", limits=limits)
+
+
+def test_the_published_table_is_what_is_tested():
+    assert attacks_table.FILE.read_text("utf-8") == attacks_table.text(), "run python tests/attacks_table.py"
