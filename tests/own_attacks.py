@@ -341,9 +341,11 @@ LYING = [
 
 PROCESSES = '''
 def others():
-    """Every process in sight but this one and those that it started."""
-    mine = {os.getpid()}
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in mine]
+    """Every process in sight but this one; the first few numbers where there is no list of them."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+    except OSError:
+        return [1, 2, os.getppid(), os.getppid() - 1]
 canary = re.compile(rb"canary-[0-9a-f]{32}")
 expected = re.compile(rb'"gibibits": ?[0-9.e+]+')
 def search(pid):
@@ -894,12 +896,13 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", "owl-att
         "every process in reach stopped, killed, its priority changed",
         "the grader, or the process that kernels come from",
         TRY
+        + PROCESSES
         + """
 import signal
 def reached(pid):
     os.kill(pid, 0)
     return True
-for pid in [<<VICTIM>>, *(int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in (1, os.getpid(), os.getppid()))]:
+for pid in {<<VICTIM>>, *others()} - {1, os.getppid()}:
     attempt(f"a signal to {pid}", lambda: reached(pid))
     attempt(f"the memory map of {pid}", lambda: open(f"/proc/{pid}/maps").read())
 for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGKILL):
@@ -1005,7 +1008,7 @@ attempt("the test's abstract socket", lambda: unix("\\0<<ABSTRACT>>"))
 for path in ("/var/run/docker.sock", "/run/docker.sock", "/run/user/0/bus", "/run/dbus/system_bus_socket", "/run/containerd/containerd.sock",
              "/tmp/.X11-unix/X0", os.environ.get("SSH_AUTH_SOCK", "/x"), os.environ.get("DBUS_SESSION_BUS_ADDRESS", "/x")):
     attempt(path, lambda: unix(path))
-attempt("addresses", lambda: [line for line in open("/proc/net/dev") if ":" in line and "lo:" not in line and int(line.split(":")[1].split()[0])])
+attempt("the host's own sockets", lambda: "<<ABSTRACT>>" in open("/proc/net/unix").read())
 """
         + DONE,
         tries=20,
@@ -1126,9 +1129,10 @@ while time.monotonic() < end:
     attempt("a SysV queue", lambda: libc.msgget(0x0A12, 0) >= 0)
     attempt("names of processes", lambda: [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid()
                                            and "owl-meeting" in open(f"/proc/{pid}/comm").read()])
+    attempt("names of sockets", lambda: "owl-meeting" in open("/proc/net/unix").read())
     attempt("a lock", lambda: taken(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)))
-    attempt("a record lock", lambda: struct.unpack("hhqqi4x", fcntl.fcntl(lock, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)))[0]
-            != fcntl.F_UNLCK)
+    asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)
+    attempt("a record lock", lambda: struct.unpack("hhqqi4x", fcntl.fcntl(lock, fcntl.F_GETLK, asked))[4])  # its owner
     attempt("a watch", lambda: os.read(watch, 4096))
     time.sleep(0.1)
 """

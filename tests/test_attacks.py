@@ -44,6 +44,7 @@ from nbformat import NotebookNode, v4
 from own_attacks import BOMBS, GIB, LISTEN, OWN, RIGHT, SCRIPTS, SOCKETS, SPEAK, STAY, Attack
 from transformers import AutoConfig  # noqa: F401  (lazy: not to be imported by two threads at once)
 
+from openweightlab.grading import judge as judging
 from openweightlab.grading.run import Limits, Record, Runner
 
 pytestmark = pytest.mark.timeout(3000)
@@ -393,6 +394,7 @@ def test_feedback_runs_nothing_and_gives_nothing_away(feedback: Grading):
 def test_two_that_run_at_the_same_time_can_not_speak(host: Host, tmp_path: Path):
     """One offers an answer in every way it can, the other listens."""
     words = host.words | {"ROOT": str(tmp_path), "SECONDS": "6", "PORT": host.words["FREE"]}
+    judging.draw(ROOT / "judges", MODULE, 7)  # its imports are not for two threads at once
     with ThreadPoolExecutor(2) as pool:
         speaking = pool.submit(run_alone, submission(SPEAK, words), tmp_path)
         listening = run_alone(submission(LISTEN, words), tmp_path)
