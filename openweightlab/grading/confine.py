@@ -182,7 +182,7 @@ OWN_PROCESS_ONLY = {  # without effect unless the first argument, a process, is 
     **{"sched_setattr": (314, 274), "migrate_pages": (256, 238), "move_pages": (279, 239)},
 }
 # fcntl's commands by which two submissions could signal to each other over files that both may read
-LOCKS, NOTICES = (5, 6, 7, 36, 37, 38), (1024, 1026)
+LOCKS, LOOKS, NOTICES = (6, 7, 37, 38), (5, 36), (1024, 1026)
 OWN_PRIORITY_ONLY = {"setpriority": (141, 140), "ioprio_set": (251, 30)}  # the second argument
 WITHOUT_EFFECT = {  # changes of files' modes, owners and times, which Landlock can't confine to one folder
     **{"chmod": (90, NONE), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)},
@@ -242,7 +242,7 @@ def _program(keep_modes: bool) -> Iterator[Step]:
     yield from [(EQUAL, 0, 1, FLOCK[column]), (RETURN, 0, 0, ERRNO)]
     for command in LOCKS:
         yield from _unless(FCNTL[column], 1, [(EQUAL, 0, 1, command)], ERRNO)
-    for command in NOTICES:
+    for command in (*LOOKS, *NOTICES):
         yield from _unless(FCNTL[column], 1, [(EQUAL, 0, 1, command)], refuse)
     yield from _unless(MMAP[column], 3, [(AND, 0, 0, SHARED), (EQUAL, 0, 1, SHARED)], refuse)
     yield from _unless(PRLIMIT[column], 0, [(EQUAL, 1, 0, 0)], refuse)

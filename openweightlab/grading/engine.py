@@ -353,4 +353,4 @@ def _summary(counts: Counter[str], file: Path) -> str:
 
 
 def _say(line: str) -> None:
-    tqdm.write(line, file=sys.stdout)
+    tqdm.write(line.encode("utf-8", "replace").decode(), file=sys.stdout)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -78,6 +79,7 @@ def fingerprint(judges_dir: Path, module: str, seed: int) -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a mark may depend on."""
     found = {"python": platform.python_version()}

@@ -25,8 +25,13 @@ INSIDE_KIT = "/kit"
 INSIDE_SOCKETS = "/io"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/sys/devices/system/cpu")
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "fonts", "localtime", "timezone")
+OF_ITSELF = (  # not net and task, which tell of every socket of the machine
+    *("status", "stat", "statm", "maps", "smaps", "smaps_rollup", "mountinfo", "mounts", "cgroup", "fd"),
+    *("cmdline", "comm", "exe", "limits", "environ", "io"),
+)
 READABLE = (
-    *("/dev/random", "/dev/urandom", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"),
+    *(f"/proc/self/{name}" for name in OF_ITSELF),
+    *("/dev/random", "/dev/urandom", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"),
     *("/proc/uptime", "/proc/loadavg", "/proc/version", "/proc/filesystems", "/proc/sys/kernel/osrelease"),
     *("/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/pid_max", "/sys/kernel/mm/transparent_hugepage"),
 )
