@@ -303,7 +303,7 @@ CUDA = "import torch\n" + NEXT.replace("):\n", '):\n    model.to("cuda")\n', 1)
 CUDA_IF = "import torch\ndevice = 'cuda' if torch.cuda.is_available() else 'cpu'\n" + NEXT.replace(
     "):\n", "):\n    model.to(device)\n", 1
 )
-TALKING = GIB.replace("    return", "    print('debug ' * 300_000)\n    return")
+TALKING = GIB.replace("    return", "    print('debug ' * 40_000)\n    return")
 GLOBAL_STATE = "calls = globals().get('calls', [])\n" + GIB.replace(
     "    return", "    calls.append(bits)\n    return"
 )
@@ -432,7 +432,7 @@ def more_mistakes() -> list[Student]:
         honest("n15 breakpoint", answered(Q2=BREAKING)),
         honest("n16 cuda", answered(Q3=CUDA), marks=FULL | {"Q0.3": "none"}),
         honest("n17 cuda if there", answered(Q3=CUDA_IF)),
-        honest("n18 debug prints", answered(Q2=TALKING), "oversized-output"),
+        honest("n18 debug prints", answered(Q2=TALKING)),
         honest("n19 global state", answered(Q2=GLOBAL_STATE, Q4=f"calls = []\n{SORT}")),
         honest("n20 seeds", with_cell("Q0.1-answer", SEEDED, Q4=SEEDED + SORT)),
         honest("n21 settings", with_cell("Q0.1-answer", SETTINGS)),

@@ -82,12 +82,14 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     _ok(libc.mount(*arguments, data.encode() or None), f"mount {kind or 'bind'} on {target}")
 
 
-def leave_siblings(sockets: Path, own: str, home: Path, disk_mib: int) -> None:
+def leave_siblings(sockets: Path, own: str, home: Path, disk_mib: int, kept: Iterable[str]) -> None:
     """Give this process namespaces of its own and its children a process tree of their own.
 
     Of the folder `sockets` only its sub-folder `own` stays, under the name of the folder itself; /tmp,
-    /dev/shm and `home` become folders of one new tmpfs. Raises OSError.
+    /dev/shm and `home` become folders of one new tmpfs, in which folders `kept` are seen as before. Raises
+    OSError.
     """
+    handles = {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in kept}
     uid, gid = os.getuid(), os.getgid()
     _ok(libc.unshare(ALL_NEW), "unshare")
     Path("/proc/self/setgroups").write_text("deny")
@@ -100,6 +102,10 @@ def leave_siblings(sockets: Path, own: str, home: Path, disk_mib: int) -> None:
         inside = home / f".{Path(place).name}"
         inside.mkdir()
         mount(str(inside), place, "", MS_BIND)
+    for folder, handle in handles.items():
+        os.makedirs(folder, exist_ok=True)
+        mount(f"/proc/self/fd/{handle}", folder, "", MS_BIND | MS_REC)
+        os.close(handle)
 
 
 def mount_proc() -> None:

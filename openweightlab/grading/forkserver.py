@@ -130,7 +130,7 @@ def leave(order: dict[str, Any], plan: Plan, grader: socket.socket) -> bool:
     if plan["warm"] and plan["walls"] == "bubblewrap":
         try:
             sockets, home = Path(plan["sockets"]), Path(plan["home"])
-            confine.leave_siblings(sockets, order["name"], home, order["disk_mib"])
+            confine.leave_siblings(sockets, order["name"], home, order["disk_mib"], plan["kept"])
         except OSError as error:
             grader.send(f"!{error}".encode())
             os._exit(1)

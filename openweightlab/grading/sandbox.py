@@ -195,6 +195,12 @@ def readable() -> list[str]:
     return [*SYSTEM, *etc, *READABLE, *python_folders(), *extra_packages(), str(PACKAGE)]
 
 
+def in_temporary_folders() -> list[str]:
+    """Folders of this Python that lie where each submission gets an empty folder of its own."""
+    found = [*python_folders(), *extra_packages()]
+    return [folder for folder in found if any(_within(folder, place) for place in ("/tmp", "/dev/shm"))]
+
+
 def shows(hidden: Path) -> bool:
     """Whether a folder lies inside one that every student's process may read."""
     return any(_within(str(hidden), place) for place in (*SYSTEM, *python_folders(), *extra_packages()))

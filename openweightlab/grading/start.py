@@ -182,6 +182,7 @@ class _Server:
         home = boxes.INSIDE_HOME if within else str(self.home)
         plan = {"warm": starter.warm, "walls": self.box.walls, "home": home, "sockets": self.inside}
         plan |= {"readable": boxes.readable() if self.box.walls == "landlock" else []}
+        plan |= {"kept": boxes.in_temporary_folders() if within else []}
         self.control, theirs = socket.socketpair()
         inner = [sys.executable, "-m", f"{__package__}.forkserver", str(theirs.fileno())]
         walls = {"sockets": self.sockets, "hidden": starter.hidden, "warm": starter.warm}
