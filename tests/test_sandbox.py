@@ -110,6 +110,7 @@ probes = {
     "writing beside the kit": lambda: written(os.path.dirname(KIT)),
     "writing anywhere else": lambda: [p for p in ("/", "/dev", "/etc", "/root", "/home", "/var", "/run")
                                       if works(lambda: written(p))],
+    "the system's settings": lambda: os.close(os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY)) is None,
     "a lock on the kit": lambda: locked(KIT + "/__init__.py"),
     "a watch on the kit": lambda: libc.inotify_init() >= 0,
     "memory shared and of no file": lambda: __import__("mmap").mmap(-1, 4096),
@@ -330,6 +331,16 @@ def box() -> str:
 def run(runner: Runner, *scratch: str) -> Record:
     book = notebook({"Q0.2": GIB, "Q0.4": SORT}, *scratch)
     return runner.run(book, MODULE, seed=7, limits=QUICK, judges_dir=ROOT / "judges")
+
+
+def test_nothing_is_in_reach_after_a_cold_start_either(box: str, tmp_path: Path) -> None:
+    names = {"PORT": 9, "SOCKET": "x", "DATAGRAM": "x", "ABSTRACT": "x", "COURSE": str(ROOT), "SECRET": "/x"}
+    head = "\n".join(f"{name} = {value!r}" for name, value in (names | {"GRADER": os.getpid()}).items())
+    head += "\nimport openweightlab, os\nKIT = os.path.dirname(openweightlab.__file__)\n"
+    with Runner(box, hidden=ROOT, warm=False) as runner:
+        outputs = run(runner, head + PROBES).outputs[1]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert json.loads(text.split("can:")[0]) == [] and all(json.loads(text.split("can:")[1]).values()), text
 
 
 def test_a_cold_start_gives_the_same_record(box: str) -> None:

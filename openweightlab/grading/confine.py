@@ -20,7 +20,8 @@ NEW_NS, NEW_CGROUP, NEW_UTS, NEW_IPC = 0x00020000, 0x02000000, 0x04000000, 0x080
 NEW_USER, NEW_PID, NEW_NET = 0x10000000, 0x20000000, 0x40000000
 ALL_NEW = NEW_NS | NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_USER | NEW_PID | NEW_NET
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 22, 36, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP = 1, 4, 22
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 EPERM, ENOSYS, EOPNOTSUPP = 1, 38, 95  # ZeroMQ takes the last for "no network" and goes on
 
 
@@ -89,13 +90,13 @@ def leave_siblings(sockets: Path, own: str, home: Path, disk_mib: int, kept: Ite
     /dev/shm and `home` become folders of one new tmpfs, in which folders `kept` are seen as before. Raises
     OSError.
     """
-    handles = {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in kept}
     uid, gid = os.getuid(), os.getgid()
     _ok(libc.unshare(ALL_NEW), "unshare")
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
     mount("none", "/", "", MS_REC | MS_PRIVATE)
+    handles = {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in kept}
     mount(str(sockets / own), str(sockets), "", MS_BIND)
     mount("tmpfs", str(home), "tmpfs", MS_NOSUID | MS_NODEV, f"size={disk_mib}m,nr_inodes=50000,mode=755")
     for place in ("/tmp", "/dev/shm"):

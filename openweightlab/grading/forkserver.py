@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         confine.prctl(confine.PR_SET_CHILD_SUBREAPER, 1)
-    if plan["warm"]:
+        confine.prctl(confine.PR_SET_DUMPABLE, 0)  # its memory is nobody's to read or write
+    if plan["preload"]:
         preload()
     control.send(b"ready\n")
     while True:
@@ -103,6 +104,8 @@ def newborn(order: dict[str, Any], handles: list[int], plan: Plan) -> NoReturn:
     """Become the first process of one submission's tree, whose child is the kernel; never returns."""
     judge, errors, report = handles
     try:
+        if sys.platform == "linux":
+            confine.prctl(confine.PR_SET_DUMPABLE, 1)
         os.dup2(errors, 2)
         with socket.socket(fileno=report) as grader:
             os.setsid()

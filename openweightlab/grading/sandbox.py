@@ -185,6 +185,7 @@ def command(
         mounts += [part for f in pythons if _within(f, str(hidden)) for part in ("--ro-bind", f, f)]
     mounts += ["--ro-bind", str(PACKAGE), f"{INSIDE_KIT}/{PACKAGE.name}"]
     mounts += ["--bind", str(sockets), INSIDE_SOCKETS, "--chdir", "/"]
+    mounts += [] if warm else ["--remount-ro", "/proc"]  # for root, the system's settings are in there
     mounts += ["--remount-ro", "/dev", "--remount-ro", "/"]  # or one submission could leave code for the next
     return [*box.command, *_namespaces(), *mounts, "--", *inner]
 

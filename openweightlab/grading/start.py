@@ -1,8 +1,8 @@
 """Outside the sandbox: starts the fork server in it and has it fork one submission's process tree at a time.
 
 Warm, the server has imported torch and all that once and forks for every submission. Where that can't be
-(no namespaces to part the forks from each other), each submission gets a server of its own that has imported
-nothing: the same path, about five seconds slower.
+(no namespaces to part the forks from each other), each submission gets a server of its own, which imports
+anew: the same path, about five seconds slower.
 """
 
 import json
@@ -90,6 +90,7 @@ class Starter:
     def __init__(self, box: boxes.Sandbox, hidden: Path, warm: bool = True) -> None:
         self.box, self.hidden = box, hidden
         self.warm = warm and sys.platform == "linux"
+        self.preload = sys.platform == "linux"
         self._server: _Server | None = None
         self._now: Started | None = None
         if self.warm:
@@ -113,8 +114,9 @@ class Starter:
             StartError: neither a warm nor a cold start worked.
         """
         self.stop()
-        for warm in (self.warm, self.warm, False):  # a server that was killed gets a second chance
-            self.warm = warm
+        # a server that was killed gets a second chance; one whose imports start threads can't fork after them
+        for warm, preload in ((self.warm, True), (self.warm, True), (False, True), (False, False)):
+            self.warm, self.preload = warm, self.preload and preload
             try:
                 self._now = self._fork(connection, limits)
                 return self._now
@@ -180,7 +182,13 @@ class _Server:
         self.alone = within and starter.warm
         self.inside = boxes.INSIDE_SOCKETS if within else str(self.sockets)
         home = boxes.INSIDE_HOME if within else str(self.home)
-        plan = {"warm": starter.warm, "walls": self.box.walls, "home": home, "sockets": self.inside}
+        plan = {
+            "warm": starter.warm,
+            "preload": starter.preload,
+            "walls": self.box.walls,
+            "home": home,
+            "sockets": self.inside,
+        }
         plan |= {"readable": boxes.readable() if self.box.walls == "landlock" else []}
         plan |= {"kept": boxes.in_temporary_folders() if within else []}
         self.control, theirs = socket.socketpair()
