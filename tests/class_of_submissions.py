@@ -571,6 +571,10 @@ def started() -> dict[str, Grading]:
     for door in (by_owl, by_nbgrader):
         door.start()
         atexit.register(_stop, door)
+    wait_for(lambda: by_owl.file.exists() and len(by_owl.rows()) >= 3, 600, "third row")
+    assert by_owl.kill() == []  # the run that was under way ends, too
+    assert 3 <= len(by_owl.rows()) < len(by_owl.students)
+    by_owl.start()
     return {"owl": by_owl, "nbgrader": by_nbgrader}
 
 
