@@ -284,7 +284,8 @@ def run_stand_in(records: str, folder: str) -> None:
     """A worker (see grading.worker) that answers each order with the next of some records."""
     kept, head, number = json.loads(Path(records).read_text()), struct.Struct("!Q"), 0
     while len(size := sys.stdin.buffer.read(head.size)) == head.size:
-        sys.stdin.buffer.read(*head.unpack(size))
+        if b'"prepare"' in sys.stdin.buffer.read(*head.unpack(size))[:20]:
+            continue
         message = json.dumps({"record": kept[number % len(kept)]}).encode()
         sys.stdout.buffer.write(head.pack(len(message)) + message)
         sys.stdout.buffer.flush()

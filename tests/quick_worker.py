@@ -73,7 +73,10 @@ def main() -> None:
     """Answer orders until the input ends."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     while len(head := sys.stdin.buffer.read(HEAD.size)) == HEAD.size:
-        message = answer(json.loads(sys.stdin.buffer.read(HEAD.unpack(head)[0])))
+        order = json.loads(sys.stdin.buffer.read(HEAD.unpack(head)[0]))
+        if "prepare" in order:
+            continue
+        message = answer(order)
         sys.stdout.buffer.write(HEAD.pack(len(message)) + message)
         sys.stdout.buffer.flush()
 

@@ -28,7 +28,7 @@ from openweightlab.grading import engine, pool, records
 QUICK = [sys.executable, str(Path(__file__).with_name("quick_worker.py"))]
 SHORT = {"notebook_seconds": 1.0, "max_stretch": 1.0}
 FORK = multiprocessing.get_context("fork")
-GRADE, CLOSE = pool.Worker.grade, pool.Worker.close
+GRADE, CLOSE, PREPARE = pool.Worker.grade, pool.Worker.close, pool.Worker.prepare
 
 
 def troubled(what: str) -> nbformat.NotebookNode:
@@ -152,6 +152,8 @@ def test_the_real_worker_stays_and_talks_of_nothing_else(tmp_path):
     with pool.Worker() as worker:
         broken = worker.grade(about)
         runs = [worker.grade(about | {"judges_dir": str(ROOT / "judges")}) for _ in range(2)]
+        process = worker.start()
+    assert process.returncode == 0, "it did not go by itself"
     assert "ValueError: not today" in broken.record.reason and "hello" in broken.audit["log"]
     assert [run.record.points for run in runs] == [10, 10]
     assert records.canonical(runs[0].record) == records.canonical(runs[1].record)
@@ -167,7 +169,30 @@ def test_a_process_shares_one_worker_for_a_while(quick, tmp_path, monkeypatch):
     wait_for(lambda: not children(), 30, "end of the idle worker")
 
 
+def test_a_worker_gets_ready_before_its_first_order(tmp_path):
+    """It draws the cases meanwhile; what can't be prepared is said with the first order, and only then."""
+    about = order(tmp_path) | {"module": REAL, "notebook": answered(), "sandbox": "none", "limits": {}}
+    right = about | {"judges_dir": str(ROOT / "judges")}
+    with pool.Worker() as worker:
+        worker.prepare(about)  # has no judge
+        assert "There is no judge" in worker.grade(about).record.reason
+        worker.prepare(right)
+        wait_for(lambda: list((tmp_path / "cases").glob(f"{REAL}-*.cases")) != [], 60, "cases")
+        done = worker.grade(right)
+    assert done.record.points == 10 and done.audit["troubles"] == [] and children() == []
+
+
 # The pool
+
+
+def test_a_pool_that_knows_what_comes_starts_its_workers_at_once(quick, tmp_path):
+    with pool.LocalPool(2, order(tmp_path)) as local:
+        ready = {process.pid for process in children()}
+        done = list(local.run(order(tmp_path, name, "sleep 0.5") for name in ("a", "b")))
+    assert len(ready) == 2 and {one.audit["pid"] for one in done} == ready and children() == []
+    with pool.LocalPool(2, order(tmp_path)):
+        assert len(children()) == 2
+    assert children() == []
 
 
 def test_a_pool_runs_each_order_once_and_takes_few_ahead(quick, tmp_path):
@@ -207,6 +232,7 @@ class Class(Lab):
         super().__init__(folder, monkeypatch)
         monkeypatch.setattr(pool.Worker, "grade", GRADE)
         monkeypatch.setattr(pool.Worker, "close", CLOSE)
+        monkeypatch.setattr(pool.Worker, "prepare", PREPARE)
         monkeypatch.setattr(pool, "COMMAND", QUICK)
 
     def start(self, before: Callable[[], object] = lambda: None, **options: object):

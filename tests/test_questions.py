@@ -1,7 +1,9 @@
 """Every question against every known answer to it, over many seeds, by the judge without a kernel."""
 
 import importlib
+import multiprocessing
 import runpy
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -182,6 +184,19 @@ def test_drawn_cases_can_be_kept_and_a_damaged_file_is_drawn_again(tmp_path: Pat
     assert kept.read_bytes() == whole and len(list(tmp_path.iterdir())) == 1
     judging.draw(JUDGES, "00_workbench", 6, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2, "another seed, another file"
+
+
+def test_of_several_processes_one_draws_and_the_others_wait_for_it(tmp_path: Path) -> None:
+    counting = (
+        "import os, time\ndef cases(seed):\n    open(__file__ + str(os.getpid()), 'w')\n    time.sleep(1)\n"
+    )
+    (tmp_path / "judges").mkdir()
+    (tmp_path / "judges" / "99_slow.py").write_text(counting + "    return {'Q9.1': []}\n")
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as several:
+        arguments = (tmp_path / "judges", "99_slow", 5, tmp_path / "cases")
+        found = [several.submit(judging.draw, *arguments) for _ in range(3)]
+        assert [one.result() for one in found] == [{"Q9.1": []}] * 3
+    assert len(list((tmp_path / "judges").glob("99_slow.py?*"))) == 1
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -81,6 +81,7 @@ class Lab:
         self.submissions.mkdir()
         self.closed = threading.Event()  # when the executor was told to end what runs
         monkeypatch.setattr(pool.Worker, "grade", lambda worker, order: self._run(order))
+        monkeypatch.setattr(pool.Worker, "prepare", lambda worker, setting: None)
         monkeypatch.setattr(pool.Worker, "close", lambda worker: self.closed.set())
         monkeypatch.setattr(sandbox, "choose", lambda wanted: None)  # nothing of a student is run
         monkeypatch.setenv("OWL_SEED", "7")

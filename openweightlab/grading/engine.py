@@ -7,12 +7,9 @@ a second call, also after a kill, runs only what is new or changed.
 
 import argparse
 import json
-import logging
-import os
 import signal
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import sqlalchemy
 from nbgrader.apps import NbGrader
 from nbgrader.converters.base import NbGraderException
 from tqdm import tqdm
@@ -32,6 +28,7 @@ from .gradebook import Mark
 from .pool import Done, Executor, LocalPool, Order
 from .preprocessor import Judge
 from .run import Record
+from .settings import in_course
 
 Row = dict[str, Any]
 PATIENCE_SECONDS = 30.0  # for another program to let go of the gradebook
@@ -99,12 +96,23 @@ def grade(call: Call) -> Counter[str]:
     if not names:
         layout = f"<student>/{call.module}/{call.module}.ipynb"
         raise CourseError(f"No submissions in {call.submissions}: expected {layout} in there")
-    with _Interrupts() as interrupts, _alone(call), _nbgrader(call) as app, _executor(call) as executor:
-        if not call.scheduler:
-            Judge(parent=app).check()
+    with (
+        _Interrupts() as interrupts,
+        _alone(call),
+        _app(call) as app,
+        _executor(call, app, names) as executor,
+    ):
         grading = _Grading(call, app, interrupts)
         grading.grade(names, executor)
     return grading.sheet.counts
+
+
+@contextmanager
+def _app(call: Call) -> Iterator[NbGrader]:
+    with in_course(call.course, call.module, submissions=call.submissions, url=call.gradebook) as app:
+        if not call.sandbox:
+            app.config.Judge.sandbox = "none"
+        yield app
 
 
 @contextmanager
@@ -173,34 +181,18 @@ class _Interrupts:
         self.check()
 
 
-@contextmanager
-def _nbgrader(call: Call) -> Iterator[NbGrader]:
-    """nbgrader with the course's own settings, this call's submissions and gradebook; errors in our words."""
-    before = os.getcwd()
-    os.chdir(call.course.root)
-    warnings.filterwarnings("ignore", category=sqlalchemy.exc.SAWarning, module="nbgrader")
-    app = NbGrader(log_level=logging.CRITICAL)
-    try:
-        app.initialize([], root=str(call.course.root))
-        app.log_level = logging.CRITICAL
-        app.coursedir.submitted_directory = str(call.submissions)
-        app.coursedir.assignment_id = call.module
-        if call.gradebook:
-            app.coursedir.db_url = call.gradebook
-        if not call.sandbox:
-            app.config.Judge.sandbox = "none"
-        yield app
-    finally:
-        os.chdir(before)
+def _executor(call: Call, app: NbGrader, names: list[str]) -> Executor:
+    """Who runs the submissions: the scheduler's machines, or this one, at once if somebody is surely new."""
+    if call.scheduler:
+        from .cluster import DaskCluster  # raises CourseError where the extra is missing
 
-
-def _executor(call: Call) -> Executor:
-    """Who runs the submissions: this machine, or the scheduler's."""
-    if not call.scheduler:
+        return DaskCluster(call.scheduler)
+    judge = Judge(parent=app)
+    judge.check()
+    known = (records.folder_of(call.course, call.module, name).is_dir() for name in names)
+    if all(known) and not call.fresh:
         return LocalPool(call.jobs)
-    from .cluster import DaskCluster  # raises CourseError where the extra is missing
-
-    return DaskCluster(call.scheduler)
+    return LocalPool(call.jobs, records.setting(call.course, call.module, judge.sandbox))
 
 
 class _Sheet:

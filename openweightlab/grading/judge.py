@@ -15,8 +15,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -57,17 +57,40 @@ def draw(judges_dir: Path, module: str, seed: int, keep: Path | None = None) -> 
 
     What is kept there holds expected results, so the folder must lie out of the students' reach.
     """
-    path = keep / f"{module}-{fingerprint(judges_dir, module, seed)}.cases" if keep else None
-    if path and path.is_file():
-        try:
-            kept = wire.read(path.read_bytes(), trusted=True)
-            return {id: [Case(**case) for case in cases] for id, cases in kept.items()}
-        except (wire.WireError, TypeError):
-            path.unlink(missing_ok=True)
-    drawn = load_judge(judges_dir, module).cases(seed)
-    if path:
+    if keep is None:
+        return dict(load_judge(judges_dir, module).cases(seed))
+    path = keep / f"{module}-{fingerprint(judges_dir, module, seed)}.cases"
+    if kept := _kept(path):
+        return kept
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone_in(path.parent):
+        if kept := _kept(path):  # another process drew them meanwhile
+            return kept
+        drawn = dict(load_judge(judges_dir, module).cases(seed))
         write_whole(path, wire.pack({id: [asdict(case) for case in cases] for id, cases in drawn.items()}))
-    return drawn
+        return drawn
+
+
+def _kept(path: Path) -> dict[str, list[Case]] | None:
+    """The cases in a file, or None where there are none or it is damaged."""
+    try:
+        kept = wire.read(path.read_bytes(), trusted=True)
+        return {id: [Case(**case) for case in cases] for id, cases in kept.items()}
+    except (FileNotFoundError, wire.WireError, TypeError):
+        return None
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes waiting that come here for the same folder."""
+    import fcntl  # nothing is graded where there is none
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def fingerprint(judges_dir: Path, module: str, seed: int) -> str:

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, Self, TypedDict
@@ -41,18 +42,23 @@ LOG_BYTES = 8000  # of what a worker said, kept with the record
 AHEAD = 2  # orders under way for each worker: one that it runs, one that is ready
 
 
-class Order(TypedDict):
+class Setting(TypedDict):
+    """What all of a class's submissions to a module have in common; plain JSON data."""
+
+    module: str
+    seed: int
+    sandbox: str  # "auto" or "none"
+    judges_dir: str
+    cases_dir: str  # where drawn cases are kept; out of the students' reach
+
+
+class Order(Setting):
     """One submission to be run: plain JSON data, which may go to another process or machine."""
 
     student: str
     key: str  # records.Task.key: what the record will be kept under
     notebook: dict[str, Any]  # nbformat, normalised
-    module: str
-    seed: int
     limits: dict[str, Any]  # those of run.Limits
-    sandbox: str  # "auto" or "none"
-    judges_dir: str
-    cases_dir: str  # where drawn cases are kept; out of the students' reach
 
 
 class Done(NamedTuple):
@@ -160,6 +166,11 @@ class Worker:
                 self._process = _start(self._folder, self._log)
             return self._process
 
+    def prepare(self, setting: Setting) -> None:
+        """Start the process, which gets ready for such orders; doesn't wait for that."""
+        with self._working, suppress(Trouble, OSError):  # the first order meets the same, and can say so
+            _send(self.start(), {"prepare": setting}, time.monotonic() + END_SECONDS)
+
     def grade(self, order: Order) -> Done:
         """Have one order run: up to three times in all should the worker fail or the kernel die.
 
@@ -259,8 +270,7 @@ def _ask(process: subprocess.Popen[bytes], order: Order) -> Record:
     """
     limits = Limits(**order["limits"])
     deadline = time.monotonic() + limits.notebook_seconds * limits.max_stretch + GRACE_SECONDS
-    message = json.dumps(order).encode()
-    _write(process, HEAD.pack(len(message)) + message, deadline)
+    _send(process, order, deadline)
     (size,) = HEAD.unpack(_read(process, HEAD.size, deadline))
     if size > MOST_BYTES:
         raise Trouble("it answered rubbish")
@@ -271,9 +281,10 @@ def _ask(process: subprocess.Popen[bytes], order: Order) -> Record:
         raise Trouble("it answered rubbish") from None
 
 
-def _write(process: subprocess.Popen[bytes], data: bytes, deadline: float) -> None:
+def _send(process: subprocess.Popen[bytes], plain: Any, deadline: float) -> None:
     assert process.stdin
-    rest = memoryview(data)
+    message = json.dumps(plain).encode()
+    rest = memoryview(HEAD.pack(len(message)) + message)
     try:
         while rest:
             _await(process.stdin, selectors.EVENT_WRITE, deadline)
@@ -320,10 +331,13 @@ def _now() -> str:
 
 
 class LocalPool:
-    """An Executor on this machine: so many threads, each of which asks a worker process of its own."""
+    """An Executor on this machine: so many threads, each of which asks a worker process of its own.
 
-    def __init__(self, jobs: int) -> None:
-        self.jobs = jobs
+    With `ahead`, the setting of all orders, workers get ready at once instead of at their first order.
+    """
+
+    def __init__(self, jobs: int, ahead: Setting | None = None) -> None:
+        self.jobs, self._ahead = jobs, ahead
         self._threads = ThreadPoolExecutor(jobs)
         self._workers = [Worker() for _ in range(jobs)]
         self._free: queue.LifoQueue[Worker] = queue.LifoQueue()  # first those that have their imports
@@ -332,6 +346,9 @@ class LocalPool:
             self._free.put(worker)
 
     def __enter__(self) -> Self:
+        if self._ahead:
+            for worker in self._workers:
+                worker.prepare(self._ahead)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from .course import Course
 from .normalise import Normalised
-from .pool import Done, Order, run_here, unmarked
+from .pool import Done, Order, Setting, run_here, unmarked
 from .run import Limits, Record, versions
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -58,7 +58,7 @@ class Task:
     @property
     def path(self) -> Path:
         """Where the record is kept."""
-        return self.course.store / "records" / self.module / self.student / f"{self.key[:32]}.json"
+        return folder_of(self.course, self.module, self.student) / f"{self.key[:32]}.json"
 
     @property
     def order(self) -> Order:
@@ -67,13 +67,25 @@ class Task:
             student=self.student,
             key=self.key,
             notebook=self.submission.notebook,
-            module=self.module,
-            seed=self.course.seed(),
             limits=asdict(self.limits),
-            sandbox=self.sandbox,
-            judges_dir=str(self.course.judges_dir),
-            cases_dir=str(self.course.store / "cases"),
+            **setting(self.course, self.module, self.sandbox),
         )
+
+
+def setting(course: Course, module: str, sandbox: str) -> Setting:
+    """What the orders of all tasks of a module have in common."""
+    return Setting(
+        module=module,
+        seed=course.seed(),
+        sandbox=sandbox,
+        judges_dir=str(course.judges_dir),
+        cases_dir=str(course.store / "cases"),
+    )
+
+
+def folder_of(course: Course, module: str, student: str) -> Path:
+    """Where a student's records for a module are kept."""
+    return course.store / "records" / module / student
 
 
 def _hash(plain: Any) -> str:

@@ -4,10 +4,7 @@ Read only: nothing is graded, and no student's code is run or imported.
 """
 
 import json
-import logging
-import os
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy
 from nbformat import NotebookNode
 from nbgrader.api import (
     Comment,
@@ -28,7 +24,6 @@ from nbgrader.api import (
     SubmittedAssignment,
     SubmittedNotebook,
 )
-from nbgrader.apps import NbGrader
 from nbgrader.coursedir import CourseDirectory
 from sqlalchemy.orm import Query
 
@@ -43,6 +38,7 @@ from .place import Target
 from .place import known as collected
 from .roster import Person, read_list, safe_id
 from .run import Record
+from .settings import in_course
 
 FAILED = ("timeout", "crashed", "unreadable")
 UNGRADED = "ungraded"  # handed in, but not in the gradebook yet
@@ -203,23 +199,10 @@ def _coursedir(
     course: Course, module: str, submissions: Path | None, url: str | None
 ) -> Iterator[CourseDirectory]:
     """nbgrader's settings of the course; errors of the gradebook in our words."""
-    before = os.getcwd()
-    os.chdir(course.root)
-    warnings.filterwarnings("ignore", category=sqlalchemy.exc.SAWarning, module="nbgrader")
-    app = NbGrader(log_level=logging.CRITICAL)
-    try:
-        app.initialize([], root=str(course.root))
-        app.log_level = logging.CRITICAL
-        app.coursedir.assignment_id = module
-        if submissions:
-            app.coursedir.submitted_directory = str(submissions)
-        if url:
-            app.coursedir.db_url = url
+    with in_course(course, module, submissions=submissions, url=url) as app:
         _must_exist(app.coursedir.db_url)
         with plainly(app.coursedir.db_url):
             yield app.coursedir
-    finally:
-        os.chdir(before)
 
 
 def _must_exist(url: str) -> None:
@@ -317,9 +300,8 @@ def _add_record(result: Result, notebook: dict[str, Any], course: Course, module
         for cell, mark in marks
         if mark.get("solution") and cell["cell_type"] == "code"
     }
-    folder = course.store / "records" / module / result.student
     result.key = about.get("key", "")
-    path = folder / f"{result.key[:32]}.json"
+    path = records.folder_of(course, module, result.student) / f"{result.key[:32]}.json"
     result.record = records.load(path)
     result.path = path if result.record else None
     for id, judged in result.record.questions.items() if result.record else ():

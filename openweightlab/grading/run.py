@@ -125,14 +125,18 @@ class Runner:
             FileNotFoundError, ValueError: there is no such judge or module.
         """
         start = time.monotonic()
-        drawn = module, judging.fingerprint(judges_dir, module, seed)
-        if self._drawn != drawn:
-            self._drawn, self._cases = drawn, judging.draw(judges_dir, module, seed, cases_dir)
+        self.draw(module, seed, judges_dir, cases_dir)
         record = Record(module, sandbox=self.box.name, seed=seed, versions=versions())
         with _Run(notebook, record, self._cases, self._starter, limits) as running:
             running.grade()
         record.seconds = round(time.monotonic() - start, 2)
         return record
+
+    def draw(self, module: str, seed: int, judges_dir: Path, cases_dir: Path | None = None) -> None:
+        """Have the cases of a module at hand, as `run` does where they are not; the same errors."""
+        drawn = module, judging.fingerprint(judges_dir, module, seed)
+        if self._drawn != drawn:
+            self._drawn, self._cases = drawn, judging.draw(judges_dir, module, seed, cases_dir)
 
 
 class _Run:

@@ -2,8 +2,9 @@
 
 From the second on, the imports are behind it. Orders (pool.Order) are read from standard input and
 answered on standard output, {"record": ...} or {"error": "..."}; before each message comes its length, and
-what anything else prints goes to standard error. It ends, with all that it started, at the end of its input,
-which comes with the end of whoever started it. It makes FOLDER for its temporary files, and removes it.
+what anything else prints goes to standard error. {"prepare": ...}, with a pool.Setting, says what orders will
+want, and has no answer. It ends, with all that it started, at the end of its input, which comes with the end
+of whoever started it. It makes FOLDER for its temporary files, and removes it.
 """
 
 import json
@@ -24,7 +25,7 @@ from typing import IO, Any, NoReturn
 import nbformat
 
 from . import sandbox as boxes
-from .pool import END_SECONDS, HEAD, Order
+from .pool import END_SECONDS, HEAD, Order, Setting
 from .processes import tree
 from .run import Limits, Record, Runner
 
@@ -39,25 +40,30 @@ class Bench:
         self._made_for: object = None
 
     def run(self, order: Order) -> Record:
-        """An order's record; raises what Runner and its `run` raise."""
-        judges, cases = Path(order["judges_dir"]), Path(order["cases_dir"])
+        """An order's record; raises what Runner and its methods raise."""
+        return self.prepare(order).run(
+            nbformat.from_dict(order["notebook"]),
+            order["module"],
+            seed=order["seed"],
+            judges_dir=Path(order["judges_dir"]),
+            limits=Limits(**order["limits"]),
+            cases_dir=Path(order["cases_dir"]),
+        )
+
+    def prepare(self, setting: Setting) -> Runner:
+        """The warm start for orders of this setting, and what the judge needs; raises what Runner raises."""
+        judges, cases = Path(setting["judges_dir"]), Path(setting["cases_dir"])
         hidden = judges.resolve().parent
-        wanted = hidden if boxes.shows(hidden) else "in no sandbox anyway", order["sandbox"]
+        wanted = hidden if boxes.shows(hidden) else "in no sandbox anyway", setting["sandbox"]
         if self._runner is None or self._made_for != wanted:
             self.close()
-            self._runner = Runner(order["sandbox"], hidden=hidden)
+            self._runner = Runner(setting["sandbox"], hidden=hidden)
             self._made_for = wanted
         import torch  # the judge's part, while the warm start has its own imports
 
         torch.set_num_threads(1)  # each job has one core
-        return self._runner.run(
-            nbformat.from_dict(order["notebook"]),
-            order["module"],
-            seed=order["seed"],
-            judges_dir=judges,
-            limits=Limits(**order["limits"]),
-            cases_dir=cases,
-        )
+        self._runner.draw(setting["module"], setting["seed"], judges, cases)
+        return self._runner
 
     def close(self) -> None:
         """End the warm start, if there is one."""
@@ -78,10 +84,10 @@ def answer(order: Order, bench: Bench) -> dict[str, Any]:
     return {"record": asdict(record)}
 
 
-def _read(source: IO[bytes], orders: queue.SimpleQueue[Order]) -> None:
-    """Read orders up to the end of the input, which ends this process."""
+def _read(source: IO[bytes], messages: queue.SimpleQueue[Any]) -> None:
+    """Read messages up to the end of the input, which ends this process."""
     while len(head := source.read(HEAD.size)) == HEAD.size:
-        orders.put(json.loads(source.read(HEAD.unpack(head)[0])))
+        messages.put(json.loads(source.read(HEAD.unpack(head)[0])))
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(END_SECONDS)
     os._exit(1)  # the run doesn't heed the signal, and nobody is left to see to it
@@ -95,31 +101,49 @@ def _own_output() -> IO[bytes]:
 
 
 def main(arguments: list[str]) -> int:
-    """Answer orders until the input ends."""
+    """Answer orders until the input ends, and this process with it."""
     if len(arguments) != 1:
         print("Usage: python -m openweightlab.grading.worker FOLDER", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    answers, orders = _own_output(), queue.SimpleQueue[Order]()
+    answers, messages = _own_output(), queue.SimpleQueue[Any]()
     os.mkdir(arguments[0], 0o700)  # so it is nobody else's
     tempfile.tempdir = arguments[0]
+    status = 0
     try:
-        threading.Thread(target=_read, args=(sys.stdin.buffer, orders), daemon=True).start()
-        _serve(orders, answers)
+        threading.Thread(target=_read, args=(sys.stdin.buffer, messages), daemon=True).start()
+        _serve(messages, answers)
+    except Exception:
+        log.exception("the worker failed")
+        status = 1
+    except SystemExit:  # by the signal that says that it is no longer needed
+        pass
     finally:
         for pid in tree(os.getpid())[1:]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(arguments[0], ignore_errors=True)
+        os._exit(status)  # the thread that reads would hold up Python's own way out
 
 
-def _serve(orders: queue.SimpleQueue[Order], answers: IO[bytes]) -> NoReturn:
+def _serve(messages: queue.SimpleQueue[Any], answers: IO[bytes]) -> NoReturn:
     with closing(Bench()) as bench:
         while True:
-            message = json.dumps(answer(orders.get(), bench)).encode()
+            asked = messages.get()
+            if "prepare" in asked:
+                _prepare(asked["prepare"], bench)
+                continue
+            message = json.dumps(answer(asked, bench)).encode()
             answers.write(HEAD.pack(len(message)) + message)
             answers.flush()
+
+
+def _prepare(setting: Setting, bench: Bench) -> None:
+    try:
+        bench.prepare(setting)
+    except Exception:  # the first order meets the same, and can say so
+        log.exception("the preparation failed")
 
 
 if __name__ == "__main__":
