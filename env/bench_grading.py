@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SEED = 4711
 MIX = {"reference": 8, "rival": 4, "partial": 4, "worthless": 3, "stub": 1}  # of 20 answers
 LARGEST, LIGHTEST = "01_moe", "00_workbench"
-CLASS, SAMPLE, HEAVY, CROWD, SPREAD = 40, 8, 24, 1000, 24  # submissions: see `measure`
+CLASS, SAMPLE, CROWD, SPREAD = 40, 8, 1000, 24  # submissions: see `measure`
 LEARNERS = 100_000
 JOBS = 2
 HEAVY_CELL = """
@@ -364,7 +364,7 @@ def measure(scale: float = 1.0) -> dict[str, Any]:
         folder = Path(name)
         for module in (LARGEST, LIGHTEST):
             found[module] = throughput(folder / module, module, size(CLASS))
-        found["heavy"] = throughput(folder / "heavy", LARGEST, size(HEAVY), five_seconds())
+        found["heavy"] = throughput(folder / "heavy", LARGEST, size(CLASS), five_seconds())
         records = sorted((folder / LARGEST / "owl" / ".owl" / "records").rglob("*.json"))
         (folder / "crowd").mkdir()
         found["crowd"] = crowd(folder / "crowd", records, size(CROWD))
