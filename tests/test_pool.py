@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -49,12 +50,17 @@ BEFORE: set[int] = set()  # processes that tests of other files keep
 def others() -> None:
     """Tests of other files may have processes of theirs running."""
     BEFORE.clear()
-    BEFORE.update(process.pid for process in psutil.Process().children(recursive=True))
+    BEFORE.update(process.pid for process in psutil.Process().children())
 
 
 def children() -> list[psutil.Process]:
-    """What this test has started and still runs."""
-    return [process for process in psutil.Process().children(recursive=True) if process.pid not in BEFORE]
+    """What this test has started and still runs; a browser that was there before may have new children."""
+    found = []
+    for process in psutil.Process().children():
+        if process.pid not in BEFORE:
+            with suppress(psutil.NoSuchProcess):
+                found += [process, *process.children(recursive=True)]
+    return found
 
 
 @pytest.fixture
