@@ -430,12 +430,13 @@ attempt("planted files", lambda: [f for d in ("/tmp", "/dev/shm", os.path.expand
         + PROCESSES
         + """
 import stat, sys, sysconfig
+on_the_way = lambda path: any(f"{python}/".startswith(f"{path}/") for python in (sys.prefix, sys.base_prefix))
 for place in ("<<ROOT>>", "<<ROOT>>/judges", "<<ROOT>>/.owl", "<<ROOT>>/submitted", "<<ROOT>>/gradebook.db", "<<ROOT>>/solutions", "<<CHECKOUT>>/judges",
               "<<CHECKOUT>>/tests", "<<CHECKOUT>>/solutions", "<<HOME>>"):
-    attempt(f"list {place}", lambda: [n for n in os.listdir(place) if not sys.base_prefix.startswith(f"{place}/{n}")])
+    attempt(f"list {place}", lambda: [n for n in os.listdir(place) if not on_the_way(f"{place}/{n}")])
     attempt(f"open {place}", lambda: open(place).read(10))
     for process in ("self", "1", str(os.getppid())):
-        attempt(f"{place} by way of {process}", lambda: [n for n in os.listdir(f"/proc/{process}/root{place}") if not sys.base_prefix.startswith(f"{place}/{n}")])
+        attempt(f"{place} by way of {process}", lambda: [n for n in os.listdir(f"/proc/{process}/root{place}") if not on_the_way(f"{place}/{n}")])
 shown = (sys.prefix, sys.base_prefix, "/usr", "/proc", "/sys", "/lib", "/opt", "/nix", sysconfig.get_path("stdlib"))
 names = re.compile(r"gradebook[.]db|judges|solutions|[.]cases$|/records/|mutants|submitted|in[.]json|out[.]json|/seed$")
 looked = 0
