@@ -102,6 +102,31 @@ def test_a_question_against_the_others_is_remarked_on():
     assert figures[2].discrimination == -1.0 and "better students do worse" in figures[2].remark
 
 
+def test_what_chance_may_do_is_no_finding():
+    """The interval is scipy's; a slightly negative correlation says something of a large class only."""
+    for r, n in ((-0.28, 24), (0.5, 40), (-0.9, 12)):
+        pair = correlated(r, n)
+        theirs = stats.pearsonr(*pair).confidence_interval(0.95).high
+        assert itemanalysis.highest(stats.pearsonr(*pair).statistic, n) == pytest.approx(theirs, abs=1e-4)
+    item = itemanalysis.ItemFigures("Q9.1", "", 1.0, 24, 0.5, -0.28, 12, 12)
+    assert item.remark == "hardly tells students apart"
+    assert "do worse" in replace(item, students=200).remark
+
+
+def test_a_question_that_nobody_answers_is_not_called_hard():
+    (nobody,) = itemanalysis.figures(make_class({"Q9.1": [0.0] * 5}))
+    (hard,) = itemanalysis.figures(make_class({"Q9.1": [0.0] * 4 + [0.5]}))
+    assert (nobody.remark, hard.remark) == ("nobody has a point", "very hard")
+
+
+def correlated(r: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two rows of n numbers whose correlation is r."""
+    first, other = np.random.default_rng(n).normal(size=(2, n))
+    first -= first.mean()
+    other -= other.mean() + first * (first @ other) / (first @ first)
+    return first, r * first / np.linalg.norm(first) + np.sqrt(1 - r * r) * other / np.linalg.norm(other)
+
+
 def case(label: str, ok: bool, message: str = "It is off by one.") -> dict:
     return {"label": label, "ok": ok, "message": "" if ok else message}
 

@@ -1,5 +1,6 @@
 """Item analysis: how hard each question is, how well it tells students apart, where most fail alike."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,10 +33,12 @@ class ItemFigures:
     @property
     def remark(self) -> str:
         """What a reader should notice, in a few words."""
-        if self.discrimination is not None and self.discrimination < -0.1:
+        if self.discrimination is not None and highest(self.discrimination, self.students) < 0:
             return "the better students do worse here: look again"
         if self.discrimination is not None and self.discrimination < WEAK:
             return "hardly tells students apart"
+        if self.students >= SOME and self.none == self.students:
+            return "nobody has a point"
         if self.difficulty is not None and self.difficulty < 0.3:
             return "very hard"
         return "everybody has it" if self.students >= SOME and self.full == self.students else ""
@@ -101,6 +104,17 @@ def discrimination(table: pd.DataFrame, points: pd.Series) -> pd.Series:
         varies = marked[id].nunique() > 1 and rest.nunique() > 1
         found[id] = round(float(marked[id].corr(rest)), 12) if varies else float("nan")
     return pd.Series(found, dtype=float).reindex(table.columns)
+
+
+def highest(correlation: float, students: int) -> float:
+    """The upper end of a correlation's 95 % interval (R. A. Fisher's z), so that chance isn't reported.
+
+    >>> round(highest(-0.28, 24), 2), round(highest(-0.28, 200), 2)
+    (0.14, -0.15)
+    """
+    if students <= 3 or abs(correlation) >= 1:
+        return correlation
+    return math.tanh(math.atanh(correlation) + 1.96 / math.sqrt(students - 3))
 
 
 def figures(found: ClassResults) -> list[ItemFigures]:
