@@ -41,7 +41,7 @@ class Bench:
 
     def run(self, order: Order) -> Record:
         """An order's record; raises what Runner and its methods raise."""
-        return self.prepare(order).run(
+        return self._runner_for(order).run(
             nbformat.from_dict(order["notebook"]),
             order["module"],
             seed=order["seed"],
@@ -50,10 +50,13 @@ class Bench:
             cases_dir=Path(order["cases_dir"]),
         )
 
-    def prepare(self, setting: Setting) -> Runner:
-        """The warm start for orders of this setting, and what the judge needs; raises what Runner raises."""
+    def prepare(self, setting: Setting) -> None:
+        """Start what orders of this setting will want, and draw their cases; raises what `run` raises."""
         judges, cases = Path(setting["judges_dir"]), Path(setting["cases_dir"])
-        hidden = judges.resolve().parent
+        self._runner_for(setting).draw(setting["module"], setting["seed"], judges, cases)
+
+    def _runner_for(self, setting: Setting) -> Runner:
+        hidden = Path(setting["judges_dir"]).resolve().parent
         wanted = hidden if boxes.shows(hidden) else "in no sandbox anyway", setting["sandbox"]
         if self._runner is None or self._made_for != wanted:
             self.close()
@@ -62,7 +65,6 @@ class Bench:
         import torch  # the judge's part, while the warm start has its own imports
 
         torch.set_num_threads(1)  # each job has one core
-        self._runner.draw(setting["module"], setting["seed"], judges, cases)
         return self._runner
 
     def close(self) -> None:
